@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor example-monitoring test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-evidence bench-features bench-fetch bench-gateway bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-speed bench-weights images clean
+.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor example-monitoring test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bandit bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-evidence bench-features bench-fetch bench-gateway bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-speed bench-weights images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -119,6 +119,9 @@ BENCH_ARGS ?=
 
 bench: setup ## Measure where Marway stands, within 15 minutes; write benchmarks/results/latest.md and its charts
 	$(BIN)/python benchmarks/bench_all.py $(BENCH_ARGS)
+
+bench-bandit: setup ## Simulate what Thompson's policy gains against dividing requests evenly
+	$(BIN)/python benchmarks/bench_bandit.py
 
 bench-bodies: setup ## Measure every process's memory while 20 bodies of 50 MiB go through at once
 	$(BIN)/python benchmarks/bench_bodies.py

@@ -21,9 +21,12 @@ table (`marway.wire.problems` for HTTP).
     │   ├── ModelNotFound
     │   ├── VersionNotFound
     │   ├── LabelNotFound
-    │   └── PodNotFound
+    │   ├── PodNotFound
+    │   └── RolloutNotFound       a label that was never rolled out
     ├── Conflict                  the change asked for clashes with what is there
     │   ├── AnswersDiffer         a pod loaded a version, and it answered its golden examples otherwise
+    │   ├── ContractBroken        a version that does not answer as a consumer of the model relies on
+    │   ├── LabelProtected        a protected label, which asks for more than is there before it moves
     │   ├── ReleaseRefused        a version that is not like the one whose place it is to take
     │   ├── ProofMissing          a label to a version that no pod has proved yet
     │   ├── VersionConflict       the same name and version with other bytes
@@ -39,6 +42,7 @@ table (`marway.wire.problems` for HTTP).
         ├── NoPodAvailable
         ├── ModelLoading          being loaded, and will not be ready within the deadline
         ├── Overloaded            more requests than the queue admits
+        │   └── NoRoomToSpare     of a request that gives way to all others
         ├── RegistryUnavailable
         ├── RuntimeDown           the model server behind a sidecar is not answering
         └── Draining              this process is stopping
@@ -56,6 +60,7 @@ __all__ = [
     "ArchiveCorrupt",
     "BodyTooLarge",
     "Conflict",
+    "ContractBroken",
     "DeadlineExceeded",
     "Draining",
     "ForeignOrigin",
@@ -66,6 +71,7 @@ __all__ = [
     "InvalidRequest",
     "InvalidSettings",
     "LabelNotFound",
+    "LabelProtected",
     "LoadFailed",
     "MarwayError",
     "Misdirected",
@@ -73,6 +79,7 @@ __all__ = [
     "ModelLoading",
     "ModelNotFound",
     "NoPodAvailable",
+    "NoRoomToSpare",
     "NotFound",
     "OutcomeUnknown",
     "Overloaded",
@@ -81,6 +88,7 @@ __all__ = [
     "RegistryUnavailable",
     "ReleaseRefused",
     "RequestTooSlow",
+    "RolloutNotFound",
     "RuntimeDown",
     "StateConflict",
     "Unauthenticated",
@@ -90,7 +98,6 @@ __all__ = [
     "VersionConflict",
     "VersionNotFound",
     "clip",
-    "forget_frames",
 ]
 
 
@@ -183,6 +190,9 @@ class LabelNotFound(NotFound, code="label_not_found"): ...
 class PodNotFound(NotFound, code="pod_not_found"): ...
 
 
+class RolloutNotFound(NotFound, code="rollout_not_found"): ...
+
+
 class Conflict(MarwayError, code="conflict"): ...
 
 
@@ -208,6 +218,12 @@ class ReleaseRefused(Conflict, code="release_refused"):
     ) -> None:
         super().__init__(message, model=model, version=version, retry_after_s=retry_after_s)
         self.comparison = comparison
+
+
+class ContractBroken(Conflict, code="contract_broken", title="Contract of a consumer broken"): ...
+
+
+class LabelProtected(Conflict, code="label_protected", title="Label is protected"): ...
 
 
 class ProofMissing(Conflict, code="proof_missing", title="Version not proved"): ...
@@ -269,6 +285,9 @@ class ModelLoading(Unavailable, code="model_loading", title="Model is loading"):
 class Overloaded(Unavailable, code="overloaded"): ...
 
 
+class NoRoomToSpare(Overloaded, code="no_room_to_spare", title="No room to spare"): ...
+
+
 class RegistryUnavailable(Unavailable, code="registry_unavailable"): ...
 
 
@@ -276,19 +295,3 @@ class RuntimeDown(Unavailable, code="runtime_down", title="Model server down"): 
 
 
 class Draining(Unavailable, code="draining"): ...
-
-
-def forget_frames(error: BaseException) -> None:
-    """Have an error that was dealt with, and those that it came from, forget where they were raised.
-
-    A future that failed has its error, whose traceback has the frames that waited for the future, and with them all
-    that a request had, its body as well: a cycle, which stays until the collector finds it.
-    """
-    left: list[BaseException | None] = [error]
-    seen: set[int] = set()
-    while left:
-        each = left.pop()
-        if each is not None and id(each) not in seen:
-            seen.add(id(each))
-            each.__traceback__ = None
-            left += each.__cause__, each.__context__

@@ -14,6 +14,9 @@ from pydantic import AfterValidator, Field, PlainSerializer, model_serializer
 from marway.environments.lock import EnvironmentLock
 from marway.errors import clip
 from marway.features.summaries import FeatureSummary
+from marway.proofs.replays import Replay
+from marway.protection.contracts import ContractChange, ContractRef
+from marway.protection.labels import Protection, ProtectionChange
 from marway.refs import check_backend, check_label, check_model_id, check_model_name, check_version
 from marway.serving import ServingSettings
 from marway.stored import Extensible, Frozen
@@ -51,6 +54,7 @@ Label = Annotated[str, AfterValidator(check_label)]
 BackendName = Annotated[str, AfterValidator(check_backend)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ArchiveKind = Literal["mar", "bundle"]
+ProofKind = Annotated[str, Field(pattern=r"^[a-z][a-z_-]{0,31}$")]
 
 
 def utc_now() -> datetime:
@@ -142,10 +146,14 @@ class HistoryEntry(Extensible):
     forced: bool = False
     serving: ServingChange | None = None
     rollout: RolloutChange | None = None
+    protection: ProtectionChange | None = None
+    contract: ContractChange | None = None
+    approved_by: tuple[str, ...] | None = None
+    """Who had agreed to this move of a protected label that asks for it."""
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_there(self, as_usual: Callable[[HistoryEntry], dict[str, Any]]) -> dict[str, Any]:
-        rare = ("serving", "rollout")
+        rare = ("serving", "rollout", "protection", "contract", "approved_by")
         return {name: value for name, value in as_usual(self).items() if name not in rare or value is not None}
 
 
@@ -185,6 +193,9 @@ class ModelState(Extensible):
     serving: Annotated[Mapping[str, ServingSettings], PlainSerializer(overrides)] = Field(default_factory=dict)
     tombstones: Mapping[Version, Tombstone] = Field(default_factory=dict)
     traffic: Mapping[Label, Traffic] = Field(default_factory=dict)
+    protection: Mapping[Label, Protection] = Field(default_factory=dict)
+    contracts: Mapping[str, ContractRef] = Field(default_factory=dict)
+    """What consumers rely on, by `consumer/name`; what each says is in an object of its own."""
     history: tuple[HistoryEntry, ...] = ()
 
     def serving_for(self, record: VersionRecord) -> ServingSettings:
@@ -215,21 +226,28 @@ class RegistryIdentity(Frozen):
 
 
 class Proof(Frozen):
-    """These bytes were loaded by this model server: `proofs/<digest>/<ulid>.json`.
+    """What somebody has seen these bytes do.
+
+    That a model server loaded them is at `proofs/<digest>/<ulid>.json`. All else is at `checks/<digest>/<ulid>.json`:
+    readers from before there was anything else take an unknown kind for damage.
 
     Attributes:
-        kind: `pack`: when they were packed, by the server's own worker code; `pod`: by a pod that serves.
+        kind: `pack`: they were loaded when they were packed, by the server's own worker code; `pod`: by a pod that
+            serves; `replay`: they answered kept inputs of callers beside another version; `contracts`: they kept what
+            consumers rely on. Readers pass over others.
         archive_sha256: The bytes.
-        server: Which model server, such as `torchserve`.
+        server: Which model server, such as `torchserve`; `gateway` where pods of any kind answered through one.
         server_versions: Its version and those of what matters inside it, such as torch and Python.
         golden_sha256: The golden answers that were reproduced; None means that there are none, and it loaded.
         duration_s: How long it took.
         at: When.
         by: Who or what says so.
+        replay: What came of it, where it is one.
+        contracts: Digests of the contracts that were kept.
     """
 
     format: Literal[1] = 1
-    kind: Literal["pack", "pod"]
+    kind: ProofKind
     archive_sha256: Sha256
     server: str
     server_versions: Mapping[str, str] = Field(default_factory=dict)
@@ -237,6 +255,26 @@ class Proof(Frozen):
     duration_s: Annotated[float, Field(ge=0)]
     at: datetime
     by: str
+    replay: Replay | None = None
+    contracts: tuple[Sha256, ...] = ()
+
+    @property
+    def is_load(self) -> bool:
+        """Whether it says that a model server loaded the bytes."""
+        return self.kind in ("pack", "pod")
+
+    @property
+    def finding(self) -> str:
+        """What it says, in one line."""
+        if self.replay is not None:
+            return self.replay.summary
+        if self.kind == "contracts":
+            return f"{self.server} kept {len(self.contracts)} contract{'s' * (len(self.contracts) != 1)} of consumers"
+        if not self.is_load:
+            return f"{self.server}: of a kind that this version of Marway does not know"
+        return f"{self.server} " + (
+            "reproduced its golden answers" if self.golden_sha256 else "loaded it (there are no golden answers)"
+        )
 
 
 class GcMark(Frozen):

@@ -52,6 +52,7 @@ def _checked_path(text: str) -> str:
 
 Period = Annotated[str, AfterValidator(_checked_period)]
 Path = Annotated[str, AfterValidator(_checked_path)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 _METRICS: Final = {
     "classification": ("accuracy", "precision", "recall", "f1", "auc"),
@@ -86,6 +87,10 @@ class QualityRule(Frozen):
     """How far back predictions count."""
     min_count: Annotated[int, Field(ge=1)] = 50
     """Predictions whose truth must be known before a bound is judged."""
+    lowest: Finite = 0.0
+    highest: Finite = 1.0
+    """Between which values a score is, of which more is better: how much one lacks is a part of this. Where a version
+    is released step by step, what lies outside counts as the nearer end."""
 
     @model_validator(mode="after")
     def _sensible(self) -> QualityRule:
@@ -94,6 +99,8 @@ class QualityRule(Frozen):
             raise ValueError(f"{clip(self.metric, 40)!r} is no metric of {self.kind}: {', '.join(known)}")
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             raise ValueError(f"minimum {self.minimum:g} is above maximum {self.maximum:g}")
+        if self.lowest >= self.highest:
+            raise ValueError(f"lowest {self.lowest:g} is not below highest {self.highest:g}")
         return self
 
     @property

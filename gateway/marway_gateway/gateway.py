@@ -18,6 +18,7 @@ from marway.registry import Registry, open_registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.access.authentication import TokenFile
+from marway_gateway.admin.contracts import ContractChecks
 from marway_gateway.admin.loading import Loader
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
@@ -44,6 +45,12 @@ from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.predict.retry import Retries, RetryBudget
 from marway_gateway.settings import GatewaySettings, PodAddress
 from marway_gateway.tasks import TaskSet
+from marway_gateway.traffic.division import Division
+from marway_gateway.traffic.rollouts.finding import Finding
+from marway_gateway.traffic.rollouts.opening import watching_rollouts
+from marway_gateway.traffic.rollouts.rollouts import Rollouts
+from marway_gateway.traffic.rollouts.watcher import Watcher
+from marway_gateway.traffic.shadow.opening import copying
 from marway_gateway.transport import Upstream
 from marway_http.loop_watch import watch_loop
 from marway_observations.store import store_beside_models
@@ -68,6 +75,8 @@ class Gateway:
     loader: Loader
     releaser: Releaser
     feedback: FeedbackLog
+    rollouts: Rollouts
+    rollout_watcher: Watcher
     token_files: Mapping[Path, TokenFile]
     peers: Peers | None = None
     """The processes of this gateway, where it has several."""
@@ -188,13 +197,39 @@ async def open_gateway(
         stack.callback(history.close)
         writer = RegistryWriter(registry, resolver, changed=history.changed if settings.duties else None)
         stack.push_async_callback(writer.aclose)
+        loader = Loader(pods, api, writer, algorithm_pools=settings.algorithm_pools)
+        rollouts = Rollouts()
+        telemetry.live = rollouts.answered
+        watcher_of_rollouts = await stack.enter_async_context(
+            watching_rollouts(
+                rollouts,
+                resolver=resolver,
+                writer=writer,
+                loader=loader,
+                pods=pods,
+                metrics=telemetry.metrics.registry,
+                clock=clock,
+            )
+        )
+        copies = await stack.enter_async_context(
+            copying(
+                registry.store,
+                pods=pods,
+                transport=upstream,
+                algorithm_pools=settings.algorithm_pools,
+                telemetry=telemetry,
+                tally=rollouts.tally,
+                busy=lambda: admission.queued > 0,
+            )
+        )
+        finding = Finding(registry, rollouts, clock=clock)
+        stack.callback(finding.close)
         if settings.duties:
             await stack.enter_async_context(
-                doing_duties(settings, registry, history, webhooks, metrics=telemetry.metrics.registry)
+                doing_duties(settings, writer, history, webhooks, finding, metrics=telemetry.metrics.registry)
             )
         elif webhooks is not None:
             _log.warning("this gateway sends no events to webhooks: its setting `duties` is off")
-        loader = Loader(pods, api, writer, algorithm_pools=settings.algorithm_pools)
         feedback = FeedbackLog(
             observed,
             interval_s=settings.feedback_interval_s,
@@ -218,6 +253,8 @@ async def open_gateway(
                 admission=admission,
                 pods=pods,
                 transport=upstream,
+                division=Division(pods, settings.algorithm_pools),
+                copies=copies,
                 retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
                 algorithm_pools=settings.algorithm_pools,
             ),
@@ -234,8 +271,10 @@ async def open_gateway(
             writer=writer,
             pod_api=api,
             loader=loader,
-            releaser=Releaser(loader, api, writer),
+            releaser=Releaser(loader, api, writer, ContractChecks(loader, upstream, writer)),
             feedback=feedback,
+            rollouts=rollouts,
+            rollout_watcher=watcher_of_rollouts,
             token_files=token_files,
             peers=peers,
         )

@@ -14,10 +14,10 @@ from starlette.types import ASGIApp
 
 from marway import errors
 from marway.errors import MarwayError
-from marway.wire.comparison import Comparison, FieldChange
 from marway.wire.problems import CONTENT_TYPE, Problem
 from marway_gateway.access.authentication import OPEN_PATHS
 from marway_gateway.access.origins import WRITES
+from marway_gateway.error_examples import ERROR_EXAMPLES
 from marway_gateway.http.error_bodies import ErrorForm, error_form, surface_of
 from marway_gateway.http.requests import FastPathApp
 from marway_http.pages.openapi import problem_responses, with_edge, with_problems, with_values
@@ -67,71 +67,20 @@ PREDICTION_ERRORS: Final = (
     *(errors.MarwayError, errors.NoPodAvailable, errors.DeadlineExceeded),
 )
 """What a route can answer that predicts."""
-_PREDICTION_ID: Final[Json] = {
+_OF_PREDICTIONS: Final[Json] = {
     "X-Prediction-Id": {
         "description": "Which prediction this is, by which it is found again and feedback names it: a ULID. Errors "
         "have one as well, once a request was let in.",
         "schema": {"type": "string"},
         "example": "01JZ3W5N8Q3F6A0C91D24B7E58",
-    }
+    },
+    "X-Marway-Traffic": {
+        "description": "Who answered, while the label is divided between two versions: `base`, which is the one that "
+        "it points at, or `candidate`.",
+        "schema": {"type": "string", "enum": ["base", "candidate"]},
+        "example": "base",
+    },
 }
-_EXAMPLES: Final[tuple[MarwayError, ...]] = (
-    errors.AnswersDiffer(
-        'intent 1.1 gave 1 of its 6 golden answers otherwise on pod pod-0: example 2: at label: "timer" was expected, '
-        '"alarm" came; PROD stays at 1.0',
-        model="intent",
-        version="1.1",
-    ),
-    errors.ArchiveCorrupt("pod pod-0: the registry's archive 4c31ac6ef5d2… has other bytes (f3b1…)"),
-    errors.BodyTooLarge("the body has 104857600 bytes; this gateway accepts at most 67108864 bytes"),
-    errors.Conflict("pod pod-0: this pod is stopping, which cannot be taken back: its successor takes requests"),
-    errors.DeadlineExceeded("the request's deadline of 0.5 s passed: pod a had not answered", model="intent"),
-    errors.ForeignOrigin(
-        "pages of 'https://app.example.com' may not send requests to this port: if they should, add the host to "
-        "admin_allowed_hosts (MARWAY_GATEWAY_ADMIN_ALLOWED_HOSTS)"
-    ),
-    errors.InvalidInput("there is no serving setting 'batch': there are cache, idle_unload_s, load_timeout_s"),
-    errors.InvalidReference("'in tent' cannot be a model id: use 1 to 63 letters, digits, '.', '_' or '-'"),
-    errors.InvalidRequest("X-Request-Timeout-Ms is 'soon': give a whole number of milliseconds, 1 or more"),
-    errors.LabelNotFound("model 'intent' has no label STG: its labels are PROD → 1.0", model="intent"),
-    errors.LoadFailed(
-        "pod pod-0: intent 1.1 cannot be loaded: FileNotFoundError: weights.pt; PROD stays at 1.0", model="intent"
-    ),
-    errors.MarwayError("something went wrong in the gateway; its log has it under request 4bf92f35"),
-    errors.Misdirected(
-        "this port is not called 'admin.example.com': if that is a name of it, add the name to admin_allowed_hosts "
-        "(MARWAY_GATEWAY_ADMIN_ALLOWED_HOSTS)"
-    ),
-    errors.ModelError("KeyError: 'text'", model="intent", version="1.0"),
-    errors.ModelNotFound("there is no model 'itent': the registry has digits, intent", model="itent"),
-    errors.NoPodAvailable("no pod can take intent 1.0 now: pod a refused the connection", model="intent"),
-    errors.OutcomeUnknown("the write of models/intent/state.json got no reply and cannot be read back"),
-    errors.Overloaded("64 requests wait for intent 1.0 already", model="intent", version="1.0"),
-    errors.PodNotFound("there is no pod 'pod-9': there are pod-0, pod-1"),
-    errors.RegistryUnavailable("the registry file:///registry does not answer"),
-    errors.ReleaseRefused(
-        "intent 1.1 may not take the place of 1.0: its answers have other fields or types: score is now confidence; "
-        "PROD stays at 1.0",
-        comparison=Comparison(
-            version="1.1",
-            base="1.0",
-            pod="pod-0",
-            inputs_of="1.0",
-            inputs=6,
-            compared=6,
-            fields=(FieldChange(field="score", change="renamed", before="number", after="number", to="confidence"),),
-            refused=("its answers have other fields or types: score is now confidence",),
-        ),
-        model="intent",
-        version="1.1",
-    ),
-    errors.StateConflict("intent PROD is at 1.1, not at 1.0: nothing changed", model="intent"),
-    errors.Unauthenticated("this needs a token: send the header `Authorization: Bearer TOKEN`"),
-    errors.Unavailable("the feedback was not kept, send it again: the store s3://observations does not answer"),
-    errors.Unimplemented("the model has no explanations: its handler does not look at the header `explain`"),
-    errors.UnsupportedMedia("the body's Content-Encoding 'br' is not known here: send gzip, deflate or none"),
-    errors.VersionNotFound("model 'intent' has no version '9': it has 1.0, 1.1", model="intent", version="9"),
-)
 _TITLES: Final = {
     400: "The request is wrong; `detail` says how.",
     401: "No token was given where one is wanted, or an unknown one.",
@@ -159,7 +108,7 @@ _CROWDED: Final = Problem(
 
 def problems(*kinds: type[MarwayError]) -> dict[int | str, Json]:
     """Return `responses` for the errors that a route can answer with, each with an example."""
-    return problem_responses((each for each in _EXAMPLES if type(each) in kinds), titles=_TITLES)
+    return problem_responses((each for each in ERROR_EXAMPLES if type(each) in kinds), titles=_TITLES)
 
 
 def error_responses(form: ErrorForm | None, *kinds: type[MarwayError]) -> dict[int | str, Json]:
@@ -204,7 +153,7 @@ def add_served(
     if predicts:
         responses = documented.get("responses", {})
         answer = responses.get(200, {})
-        answer = {**answer, "headers": {**_PREDICTION_ID, **answer.get("headers", {})}}
+        answer = {**answer, "headers": {**_OF_PREDICTIONS, **answer.get("headers", {})}}
         documented["responses"] = {**responses, 200: answer}
 
     class AsgiRoute(APIRoute):

@@ -37,6 +37,7 @@ _PLANNED = {
     "clean",
     "images",
     "bench",
+    "bench-bandit",
     "bench-bodies",
     "bench-cache",
     "bench-cold",

@@ -33,6 +33,7 @@ def run(script: str, *arguments: str) -> str:
             ["--rounds", "1", "--seconds", "1", "--clients", "2", "--surfaces", "native,v2 gRPC"],
             r"native +2 clients: [\d.]+x requests/s.*\nv2 gRPC +2 clients: [\d.]+x requests/s",
         ),
+        ("bench_bandit.py", ["--runs", "2"], r"the same \| Marway \| [\d.]+ %"),
         ("bench_fetch.py", ["--rounds", "1", "--size-mib", "16"], r"4 streams / 1 stream = [\d.]+ for 16 MiB"),
         (
             "bench_gateway.py",

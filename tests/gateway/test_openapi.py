@@ -148,6 +148,8 @@ def test_paths(tmp_path: Path) -> None:
         public |= {f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{selector}}"}
     admin = {"/pods", "/pods/{pod}", "/pods/{pod}/drain", "/models/{model}/serving"}
     admin |= {f"/models/{{model}}/labels/{{label}}{after}" for after in ("", "/rollback")}
+    rollout = "/models/{model}/labels/{label}/rollout"
+    admin |= {rollout, *(f"{rollout}/{verb}" for verb in ("promote", "abort", "pause", "resume"))}
     admin |= {f"/models/{{model}}/versions/{{version}}/{after}" for after in ("compare", "load", "pods", "unload")}
     admin |= {f"/v2/repository/{path}" for path in ("index", "models/{model}/load", "models/{model}/unload")}
     assert set(create_app(settings).openapi()["paths"]) == shared | public | {"/ping"}

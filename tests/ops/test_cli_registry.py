@@ -170,7 +170,7 @@ def test_show_version(marway: Marway, filled: Registry, reference: str) -> None:
     assert document["serving"] == ServingSettings().model_dump(mode="json")
     said = marway("show", reference)
     assert "run-7" in said.out
-    assert "torchserve loaded (it has no golden answers)" in said.out
+    assert "torchserve loaded it (there are no golden answers)" in said.out
 
 
 def test_history(marway: Marway, filled: Registry) -> None:

@@ -14,7 +14,7 @@ from marway.records import VersionRecord
 from marway.registry import Registry
 from marway.wire.comparison import Comparison, FieldChange, Method, field_change
 
-__all__ = ["Comparing", "compare_stored", "fails"]
+__all__ = ["Comparing", "compare_stored", "fails", "without_version"]
 
 _LINES_MAX = 10
 _LINE_MAX = 300
@@ -62,7 +62,7 @@ class Comparing:
 
         With ``values_only`` one of them was not a handler's, so its kind and content type say nothing.
         """
-        before, after = before and _without_version(before), _without_version(after)
+        before, after = before and without_version(before), without_version(after)
         self.compared += 1
         failed, place = self._after.look(after)
         failed_before, place_before = self._before.look(before) if before is not None else (False, None)
@@ -197,7 +197,7 @@ def compare_stored(registry: Registry, record: VersionRecord, base: VersionRecor
     return both.done(inputs=len(before.examples), inputs_of=base.version, method="stored")
 
 
-def _without_version(answer: GoldenAnswer) -> GoldenAnswer:
+def without_version(answer: GoldenAnswer) -> GoldenAnswer:
     """Return a response of the Open Inference Protocol without the version that it names: that differs always."""
     value = answer.value
     if not (isinstance(value, dict) and {"outputs", "model_version"} <= value.keys()):

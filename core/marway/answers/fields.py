@@ -79,6 +79,19 @@ class Fields:
                 stack += [((*path, None), each) for each in value]
         self.cut = self.cut or bool(stack)
 
+    def merge(self, other: Fields) -> None:
+        """Take in what other answers have."""
+        for path, found in other._places.items():
+            place = self._places.get(path)
+            if place is None:
+                if len(self._places) >= _PLACES_MAX:
+                    self.cut = True
+                    continue
+                place = self._places[path] = _Place()
+            place.types.update(found.types)
+            place.names.update(found.names)
+        self.cut = self.cut or other.cut
+
     def at(self, path: Path) -> _Place | None:
         """Return what was found at a place, or None."""
         return self._places.get(path)

@@ -11,8 +11,13 @@
     models/<name>/state.json                             compare-and-swap, ModelState
     models/<name>/history/<first generation>.json        create-only, HistoryChunk
     ids/<id or lower-case name>.json                     create-only, Pointer
-    proofs/<archive digest>/<ulid>.json                  create-only, Proof
+    proofs/<archive digest>/<ulid>.json                  create-only, Proof that a server loaded it
+    checks/<archive digest>/<ulid>.json                  create-only, Proof of another kind, such as a replay
+    contracts/<name>/<ulid>.json                         create-only, Contract of a consumer
     gc/<key of another object>                           compare-and-swap, GcMark
+    rollouts/<model>/<rollout>/rollout.json              create-only, RolloutRecord
+    rollouts/<model>/<rollout>/evidence/<process>.json   what one gateway process has counted
+    rollouts/<model>/<rollout>/reports/<op_id>.json      create-only, on what a change was decided
     gates/<model>.json                                   compare-and-swap, what breaches its declared bound
     leases/<name>.json                                   compare-and-swap, which gateway does the background duties
 
@@ -25,16 +30,19 @@ from __future__ import annotations
 
 from marway.objects import open_store
 from marway.registry.changes import Change
+from marway.registry.contracting import Contracting
 from marway.registry.garbage_collection import GarbageCollection, GcReport
+from marway.registry.protecting import Protecting
 from marway.registry.publishing import Publishing
 from marway.registry.reading import ModelSummary
 from marway.registry.releasing import Releasing
 from marway.registry.scrubbing import Damage, Scrubbing
+from marway.registry.traffic import DividedLabels
 
 __all__ = ["Change", "Damage", "GcReport", "ModelSummary", "Registry", "open_registry"]
 
 
-class Registry(Publishing, Releasing, GarbageCollection, Scrubbing):
+class Registry(Publishing, Releasing, Protecting, Contracting, DividedLabels, GarbageCollection, Scrubbing):
     """Reads and writes models, versions and labels. Methods block; they are safe to call from many threads.
 
     Args:

@@ -139,7 +139,12 @@ class RegistryBase:
         Raises:
             InvalidRecord: A proof is damaged.
         """
-        for key in self._store.keys(keys.proofs_prefix(archive_sha256)):
+        prefixes = keys.proofs_prefix(archive_sha256), keys.checks_prefix(archive_sha256)
+        yield from self._proofs(archive_sha256, *prefixes, skip_damaged=skip_damaged)
+
+    def _proofs(self, archive_sha256: str, *prefixes: str, skip_damaged: bool) -> Iterator[Proof]:
+        found = (key for prefix in prefixes for key in self._store.keys(prefix))
+        for key in sorted(found, key=lambda key: key.rpartition("/")[2]):
             try:
                 proof = self._read(Proof, key)
                 if proof.archive_sha256 != archive_sha256:
@@ -182,9 +187,10 @@ class RegistryBase:
 
     def is_proved(self, record: VersionRecord) -> bool:
         """Return whether a pod has loaded this version and reproduced its golden answers; once true it stays so."""
+        digest = record.archive.sha256
         return any(
             proof.kind == "pod" and proof.golden_sha256 == record.golden_sha256
-            for proof in self.proofs(record.archive.sha256, skip_damaged=True)
+            for proof in self._proofs(digest, keys.proofs_prefix(digest), skip_damaged=True)
         )
 
     def _read(self, kind: type[T], key: str) -> T:

@@ -16,6 +16,7 @@ from marway.refs import new_ulid
 from marway.registry import history, keys
 from marway.registry.encoding import encode
 from marway.registry.reading import Reading
+from marway.traffic import RolloutChange
 
 __all__ = ["Change", "Changing"]
 
@@ -117,7 +118,10 @@ def _oldest(state: ModelState) -> int:
 
 def _check_same(model: str, done: HistoryEntry, wanted: HistoryEntry) -> None:
     """Refuse an op_id that stands for another change."""
-    if _asked(done) != _asked(wanted):
+    same = _asked(done) == _asked(wanted)
+    if done.rollout is not None:
+        same = done.label == wanted.label and _same_of_rollout(done.rollout, wanted)
+    if not same:
         raise InvalidInput(
             f"the op_id {wanted.op_id!r} was used for another change of {model!r}: use a new one for each change",
             model=model,
@@ -126,5 +130,19 @@ def _check_same(model: str, done: HistoryEntry, wanted: HistoryEntry) -> None:
 
 def _asked(entry: HistoryEntry) -> tuple[object, ...]:
     """Return what a change asked for; where a label was, and what a rollback found, only its answer says."""
+    if entry.protection is not None or entry.contract is not None:
+        return entry.kind, entry.label, entry.protection or entry.contract
     what = {"label": entry.to_version, "tombstone": entry.from_version, "serving": entry.serving}.get(entry.kind)
-    return entry.kind, entry.label, what
+    return entry.kind, entry.label, what, entry.rollout
+
+
+def _same_of_rollout(done: RolloutChange, wanted: HistoryEntry) -> bool:
+    """Return whether a change of a rollout is what was asked for. A rollback rolls back a rollout that runs, the last
+    step promotes, and who asks again to start one gives it another id.
+    """
+    asked = wanted.rollout
+    if asked is None:
+        return wanted.kind == "rollback" and done.action == "roll_back"
+    named = asked.action == "start" or asked.id in (None, done.id)
+    actions = ("step", "promote", "pause") if asked.action == "step" else (asked.action,)
+    return named and done.action in actions and asked.candidate in (None, done.candidate)

@@ -165,8 +165,9 @@ class GarbageCollection(Reading):
         self._store.delete(key)
         if key.startswith((keys.ARCHIVES, keys.BUNDLES)):
             digest = PurePosixPath(key).stem
-            for proof in list(self._store.keys(keys.proofs_prefix(digest))):
-                self._store.delete(proof)
+            for prefix in (keys.proofs_prefix(digest), keys.checks_prefix(digest)):
+                for proof in list(self._store.keys(prefix)):
+                    self._store.delete(proof)
         self._store.delete(keys.mark_key(key))
 
     def _forget(self, mark: str, now: datetime, report: GcReport, *, dry_run: bool) -> None:

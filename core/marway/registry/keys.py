@@ -10,15 +10,21 @@ from marway.records import ArchiveKind, ArchiveRef, VersionRecord
 __all__ = [
     "ARCHIVES",
     "BUNDLES",
+    "CONTRACTS",
     "GC",
     "GOLDEN",
     "IDENTITY",
     "MODELS",
+    "ROLLOUTS",
     "WHEELS",
     "archive_key",
     "archive_keys",
+    "checks_prefix",
     "chunk_key",
     "chunks_prefix",
+    "contract_object_key",
+    "contracts_prefix",
+    "evidence_prefix",
     "golden_key",
     "mark_key",
     "objects_of",
@@ -26,6 +32,10 @@ __all__ = [
     "proofs_prefix",
     "record_key",
     "records_prefix",
+    "report_key",
+    "reports_prefix",
+    "rollout_key",
+    "rollout_prefix",
     "state_key",
     "wheel_key",
 ]
@@ -36,6 +46,8 @@ BUNDLES: Final = "bundles/sha256/"
 GOLDEN: Final = "golden/"
 WHEELS: Final = "wheels/sha256/"
 MODELS: Final = "models/"
+CONTRACTS: Final = "contracts/"
+ROLLOUTS: Final = "rollouts/"
 GC: Final = "gc/"
 IDENTITY: Final = "registry.json"
 
@@ -85,12 +97,47 @@ def chunk_key(name: str, generation: int) -> str:
     return f"{chunks_prefix(name)}{generation:012d}.json"
 
 
+def contracts_prefix(name: str) -> str:
+    return f"{CONTRACTS}{name}/"
+
+
+def contract_object_key(name: str, contract: str) -> str:
+    return f"{contracts_prefix(name)}{contract}.json"
+
+
 def pointer_key(name: str) -> str:
     return f"ids/{name}.json"
 
 
 def proofs_prefix(sha256: str) -> str:
     return f"proofs/{sha256}/"
+
+
+def checks_prefix(sha256: str) -> str:
+    return f"checks/{sha256}/"
+
+
+def rollout_prefix(model: str, rollout: str) -> str:
+    """Return where all that belongs to one rollout is, beside the model's state and history."""
+    return f"{ROLLOUTS}{model}/{rollout}/"
+
+
+def rollout_key(model: str, rollout: str) -> str:
+    return f"{rollout_prefix(model, rollout)}rollout.json"
+
+
+def evidence_prefix(model: str, rollout: str) -> str:
+    """Return where each gateway process keeps what it has counted."""
+    return f"{rollout_prefix(model, rollout)}evidence/"
+
+
+def reports_prefix(model: str, rollout: str) -> str:
+    return f"{rollout_prefix(model, rollout)}reports/"
+
+
+def report_key(model: str, rollout: str, op_id: str) -> str:
+    """Return where the evidence is that a change, by its op_id, was decided on."""
+    return f"{reports_prefix(model, rollout)}{op_id}.json"
 
 
 def mark_key(key: str) -> str:

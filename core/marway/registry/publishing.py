@@ -97,7 +97,7 @@ class Publishing(Contents):
         return record
 
     def prove(self, proof: Proof) -> None:
-        """Store that these bytes were loaded and answered as they should.
+        """Store what these bytes were seen to do.
 
         Raises:
             ArchiveCorrupt: The registry has no such archive.
@@ -105,8 +105,8 @@ class Publishing(Contents):
         self.check_there()
         if all(self._store.size(key) is None for key in keys.archive_keys(proof.archive_sha256).values()):
             raise ArchiveCorrupt(f"{self.url} has no archive {proof.archive_sha256[:12]}… that could be proved")
-        key = f"{keys.proofs_prefix(proof.archive_sha256)}{new_ulid()}.json"
-        self._create(key, proof)
+        prefix = keys.proofs_prefix if proof.is_load else keys.checks_prefix
+        self._create(f"{prefix(proof.archive_sha256)}{new_ulid()}.json", proof)
 
     def _publishable(self, record: VersionRecord) -> VersionRecord:
         """Return the record to store: the one that is there, if it has the same bytes; refuse what cannot be stored."""

@@ -7,11 +7,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from marway.errors import InvalidInput, ProofMissing, StateConflict, clip
+from marway.errors import InvalidInput, LabelProtected, ProofMissing, StateConflict, clip
 from marway.records import HistoryEntry, ModelState, ServingChange, Tombstone, VersionRecord
 from marway.refs import DEFAULT_LABEL, check_label, check_version
 from marway.registry import history
-from marway.registry.changes import Change, Changing
+from marway.registry.changes import Change
+from marway.registry.moving import Moving
+from marway.registry.traffic.entries import rolled_back
+from marway.registry.traffic.states import check_free_to_delete, check_free_to_move, labelled, without_deleted
 from marway.serving import ServingSettings
 from marway.text import did_you_mean
 
@@ -20,7 +23,7 @@ __all__ = ["Releasing"]
 ALL_VERSIONS = "*"
 
 
-class Releasing(Changing):
+class Releasing(Moving):
     """Moves labels, overrides serving settings, deletes versions.
 
     Every change takes `note`, why, and `by`, who, for the history, and `op_id`, the caller's own name for the change:
@@ -49,9 +52,12 @@ class Releasing(Changing):
         decides for himself. Even so, ``unproved_first`` lets a label that points at nothing yet be set without a proof,
         which the history calls forced: nobody is served by it, and before the first pod nothing could prove anything.
 
+        A protected label moves only when all is there that it asks for, forced or not.
+
         Raises:
-            ProofMissing: No pod has proved the version.
-            StateConflict: The label is not at ``if_currently``.
+            ProofMissing: No pod has proved the version, or has seen it keep what consumers rely on.
+            LabelProtected: The label asks for more than is there; the message lists all of it.
+            StateConflict: The label is not at ``if_currently``, or a rollout decides where it goes.
         """
         check_label(label)
         self.check_there()
@@ -61,15 +67,20 @@ class Releasing(Changing):
             self._not_deleted(record, state)
             current = state.labels.get(label)
             _check_currently(record.name, label, current, if_currently)
+            check_free_to_move(record.name, state, label, version)
             facts: dict[str, object] = {"from_version": current}
             if require_proof and not forced and not self.is_proved(record):
                 if not unproved_first or current not in (None, version):
                     raise _unproved(record, label, current)
                 facts["forced"] = True
-            return _labelled(state, label, version), entry.model_copy(update=facts)
+            elif require_proof and not forced:
+                self._check_contracts(state, record, label)
+            after = labelled(state, label, version)
+            return self._admitted(state, after, entry.model_copy(update=facts), record, label, movers=(by,))
 
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, to_version=version, note=note, forced=forced)
-        return self._change(record.name, move, entry, new_op=op_id is None)
+        with self._asking(record.name, label, by=by):
+            return self._change(record.name, move, entry, new_op=op_id is None)
 
     def rollback(
         self,
@@ -83,7 +94,9 @@ class Releasing(Changing):
     ) -> Change:
         """Undo the newest release of ``label`` that is not undone yet.
 
-        A release that left the label where it was is passed over: undoing it would change nothing.
+        While a rollout runs, or is paused, that is what is undone: its candidate gets no more requests, and the label
+        stays. A release that left the label where it was is passed over: undoing it would change nothing.
+        What a protected label asks for does not hold this up: the version before was let in once.
 
         Raises:
             StateConflict: There is nothing to go back to, or the label is not at ``if_currently``.
@@ -95,6 +108,8 @@ class Releasing(Changing):
         def undo(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
             current = state.labels.get(label)
             _check_currently(model, label, current, if_currently)
+            if (rolled := rolled_back(state, entry)) is not None:
+                return rolled
             target = _undone_to(history.newest_first(self._store, model, state), label)
             if target is None:
                 raise StateConflict(
@@ -104,7 +119,7 @@ class Releasing(Changing):
                 )
             self._not_deleted(self.record(model, target), state)
             moved = {"from_version": current, "to_version": target}
-            return _labelled(state, label, target), entry.model_copy(update=moved)
+            return labelled(state, label, target), entry.model_copy(update=moved)
 
         entry = self._entry(by=by, op_id=op_id, kind="rollback", label=label, note=note)
         return self._change(model, undo, entry, new_op=op_id is None)
@@ -169,12 +184,15 @@ class Releasing(Changing):
         or, ``forced``, they are taken away with it.
 
         Raises:
-            StateConflict: A label points at it, and it is not ``forced``.
+            StateConflict: It is part of a rollout; or a label points at it, or it gets copies of a label's requests,
+                and it is not ``forced``.
+            LabelProtected: A protected label points at it.
         """
         model = self.find(name)
         record = self.record(model, check_version(version))
 
         def bury(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
+            check_free_to_delete(model, state, version, forced=forced)
             labels = sorted(label for label, at in state.labels.items() if at == version)
             if labels and not forced:
                 raise StateConflict(
@@ -183,11 +201,18 @@ class Releasing(Changing):
                     model=model,
                     version=version,
                 )
+            if protected := [label for label in labels if label in state.protection]:
+                raise LabelProtected(
+                    f"{model} {version} is {protected[0]}, which is protected: move the label to another version first",
+                    model=model,
+                    version=version,
+                )
             grave = Tombstone(at=entry.at, by=by, note=note)
             serving = {key: value for key, value in state.serving.items() if key != version}
             tombstones = {version: grave, **state.tombstones}
             left = {label: at for label, at in state.labels.items() if at != version}
-            return state.model_copy(update={"tombstones": tombstones, "serving": serving, "labels": left}), entry
+            after = state.model_copy(update={"tombstones": tombstones, "serving": serving, "labels": left})
+            return without_deleted(after, version), entry
 
         entry = self._entry(by=by, op_id=op_id, kind="tombstone", from_version=record.version, note=note, forced=forced)
         return self._change(model, bury, entry, new_op=op_id is None)
@@ -201,10 +226,6 @@ def _unproved(record: VersionRecord, label: str, current: str | None) -> ProofMi
         model=record.name,
         version=record.version,
     )
-
-
-def _labelled(state: ModelState, label: str, version: str) -> ModelState:
-    return state.model_copy(update={"labels": {**state.labels, label: version}})
 
 
 def _check_currently(model: str, label: str, current: str | None, wanted: str | None) -> None:

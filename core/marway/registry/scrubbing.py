@@ -24,6 +24,7 @@ _GOLDEN: Final = f"{_AGAIN} and golden answers"
 _WHEEL: Final = f"{_AGAIN}, where its requirements still come to that wheel; else as a new version"
 _RECORD: Final = f"{_BACKUP}; without one, publish the model as a new version and delete this object"
 _MENDED: Final = {keys.ARCHIVES: _AGAIN, keys.BUNDLES: _AGAIN, keys.GOLDEN: _GOLDEN, keys.WHEELS: _WHEEL}
+_CHECK: Final = "delete it, and check the version again, as with marway replay"
 _PROOF: Final = "delete it; the next release through a gateway proves the version again"
 _MARK: Final = "delete it: gc makes it again"
 
@@ -60,6 +61,7 @@ class Scrubbing(Reading):
             yield from self._model(name)
         yield from self._each(self._store.keys("ids/"), self._pointer_of, f"delete it, then {_AGAIN}")
         yield from self._each(self._store.keys("proofs/"), self._proof, _PROOF)
+        yield from self._each(self._store.keys("checks/"), self._proof, _CHECK)
         yield from self._each(self._store.keys(keys.GC), lambda key: self._read(GcMark, key), _MARK)
 
     def _each(self, found: Iterable[str], read: Callable[[str], object], mend: str) -> Iterator[Damage]:
@@ -142,7 +144,8 @@ class Scrubbing(Reading):
 
     def _proof(self, key: str) -> None:
         proof = self._read(Proof, key)
-        if not key.startswith(keys.proofs_prefix(proof.archive_sha256)):
+        prefix = keys.proofs_prefix if proof.is_load else keys.checks_prefix
+        if not key.startswith(prefix(proof.archive_sha256)):
             raise InvalidRecord(f"it proves another archive, {proof.archive_sha256[:12]}…")
 
 

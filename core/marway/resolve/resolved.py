@@ -8,7 +8,7 @@ from marway.records import VersionRecord
 from marway.serving import ServingSettings
 from marway.traffic import Traffic
 
-__all__ = ["Divided", "Resolved"]
+__all__ = ["Divided", "Resolved", "alike"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +41,12 @@ class Divided:
     traffic: Traffic
     candidate: Resolved | None
     shadow: tuple[tuple[Resolved, float], ...]
+
+
+def alike(one: Resolved, other: Resolved) -> bool:
+    """Return whether two versions take the same bodies of every surface, and their answers are read alike."""
+    return (one.record.signature, one.record.backend, one.serving.streaming) == (
+        other.record.signature,
+        other.record.backend,
+        other.serving.streaming,
+    )

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from marway.errors import InvalidRecord, MarwayError, RegistryUnavailable
@@ -21,6 +21,7 @@ from marway.records import ModelState, Pointer, VersionRecord
 from marway.refs import DEFAULT_LABEL, Reference, is_label, parse_reference
 from marway.resolve.reader import LookUps, RegistryReader, keep
 from marway.resolve.resolved import Divided, Resolved
+from marway.traffic import Traffic
 
 __all__ = ["Resolver"]
 
@@ -141,6 +142,16 @@ class Resolver:
         parse_reference(model)
         state = (await self._state((await self._pointer(model)).model)).state
         return {label: version for label, version in state.labels.items() if version not in state.tombstones}
+
+    async def traffic(self, model: str) -> Mapping[str, Traffic]:
+        """Return how the labels of a model are divided now; those that are not, are not there.
+
+        Raises:
+            InvalidReference, ModelNotFound: There is no such model.
+            InvalidRecord: Its state cannot be read.
+            RegistryUnavailable: The registry does not answer and nothing usable is known.
+        """
+        return (await self._state((await self._pointer(model)).model)).state.traffic
 
     def labels(self, *, within_s: float, limit: int) -> list[tuple[str, str, str]]:
         """Return model, label and version of labels, those of the models used last first; neither waits nor raises.

@@ -32,6 +32,9 @@ __all__ = [
     "OUTCOME",
     "OWN_PREFIX",
     "PREDICTION_ID",
+    "PRIORITIES",
+    "PRIORITY",
+    "READY_ONLY",
     "REQUEST_GROUP_ID",
     "REQUEST_ID",
     "REQUEST_TIMEOUT_MS",
@@ -41,6 +44,7 @@ __all__ = [
     "STREAM",
     "TRACEPARENT",
     "TRACESTATE",
+    "TRAFFIC",
     "UNEXPLAINED",
     "URL_PATH",
     "Outcome",
@@ -67,11 +71,20 @@ DESCRIBE: Final = "x-marway-describe"
 """From a gateway to a sidecar: `1` asks the handler to describe its model, as TorchServe's `?customized=true` does."""
 STREAM: Final = "x-marway-stream"
 """From a gateway to a sidecar: `1` asks for this one answer in pieces, whatever the version's serving settings say."""
+PRIORITY: Final = "x-marway-priority"
+"""From a gateway to a sidecar: which request gives way to all others, as one of `PRIORITIES`. Callers of a gateway may
+ask for `batch` by it."""
+PRIORITIES: Final = frozenset({"shadow", "batch"})
+"""`shadow` is a copy whose answer nobody waits for: it is refused where the version is not ready. `batch` waits for a
+load as any request does."""
 URL_PATH: Final = "x-marway-url-path"
 """From a gateway to a sidecar: what stands behind the version in the caller's path, percent-encoded; `url_path` to
 handlers, as TorchServe calls it."""
 NOTHING: Final = "x-marway-nothing"
 """From a gateway to a sidecar: `1` says that a body without a byte is meant so, as TorchServe's clients may send it."""
+READY_ONLY: Final = "x-marway-ready-only"
+"""From a gateway to a sidecar: `1` says that a request is for a pod that has the version ready, and is placed elsewhere
+rather than wait for a load: a candidate's."""
 OWN_PREFIX: Final = "x-marway-"
 """How headers between Marway's parts begin; a caller's own that begin so go nowhere."""
 MODEL_NAME: Final = "x-model-name"
@@ -86,6 +99,8 @@ UNEXPLAINED: Final = "x-marway-unexplained"
 """From a worker, with its answer to a row that was to be explained: the handler never looked at that. Any value."""
 CACHE: Final = "x-cache"
 """Out of a gateway: hit, miss or bypass, for models whose answers may be given again."""
+TRAFFIC: Final = "x-marway-traffic"
+"""Out of a gateway: base or candidate, while the label that was asked for is divided between two versions."""
 SERVER_TIMING: Final = "server-timing"
 RETRY_AFTER: Final = "retry-after"
 

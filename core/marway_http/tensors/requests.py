@@ -16,12 +16,14 @@ from marway.resolve.resolved import Resolved
 from marway.wire.envelope import PARTS_MAX, Row, decode_answers, encode_rows
 from marway_http.tensors.outputs import values_of
 
-__all__ = ["ReadRequest", "Reading", "Rendered", "prepare", "rendered"]
+__all__ = ["ReadRequest", "Reading", "Rendered", "Rendering", "prepare", "rendered"]
 
 Rendered = tuple[bytes, list[tuple[str, str]]]
 """A body and its content headers."""
 Render = Callable[[list[Any]], Rendered]
 """Makes an answer of what the handler answered to each row."""
+Rendering = tuple[Render, int]
+"""That of a request, and of how many rows it is."""
 
 
 @dataclass(frozen=True, slots=True)

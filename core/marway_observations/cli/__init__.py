@@ -10,6 +10,7 @@ from marway_observations.cli.drift import drift
 from marway_observations.cli.events import events
 from marway_observations.cli.observations import observations
 from marway_observations.cli.quality import quality
+from marway_observations.cli.replay import replay
 from marway_observations.cli.why import why
 
 __all__ = ["register"]
@@ -19,6 +20,7 @@ _VERBS: tuple[Callable[..., None], ...] = (
     events,
     observations,
     quality,
+    replay,
     why,
 )  # fmt: skip
 

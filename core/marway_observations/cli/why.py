@@ -10,7 +10,7 @@ import typer
 
 from marway.admin_client import token_of
 from marway.errors import InvalidInput, MarwayError, clip
-from marway.records import utc_now
+from marway.records import Proof, utc_now
 from marway.registry import open_registry
 from marway_observations.cli.options import ObservationsOption, moment
 from marway_ops.shell.options import (
@@ -120,10 +120,8 @@ def _lines(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if not document["proofs"]:
             yield "proof", "none: nobody has proved that it loads"
     for proof in document["proofs"]:
-        answers = (
-            "reproduced its golden answers" if proof["golden_sha256"] else "loaded it (there are no golden answers)"
-        )
-        yield f"proof ({proof['kind']})", f"{proof['server']} {answers}, {_when(proof['at'])}, {proof['by']}"
+        finding = Proof.model_validate(proof).finding
+        yield f"proof ({proof['kind']})", f"{finding}, {_when(proof['at'])}, {proof['by']}"
     yield "label", _label(label, prediction) if label is not None else "none: the caller named the version"
     yield "traffic", f"{document['traffic']['role']}: {document['traffic']['decision'] or '-'}"
     yield "pod", _pod(document["pod"])

@@ -22,7 +22,7 @@ from marway.registry import Registry
 from marway.wire import headers, problems
 from marway.wire.envelope import mime_type
 
-__all__ = ["NotReplayed", "Question", "question_of", "replayed"]
+__all__ = ["NotReplayed", "Question", "answer_of", "question_of", "replayed"]
 
 _JSON: Final = "application/json"
 _OPENAI_WANTED: Final = {"messages": "chat/completions", "prompt": "completions"}
@@ -96,7 +96,7 @@ def replayed(
             raise NotReplayed(f"{answer.headers[headers.MODEL_ID]} answered in place of {record.id}")
         found = difference(
             _kept(row, answer.status_code),
-            _answer(row["surface"], answer.status_code, answer.content, answer.headers.get("content-type")),
+            answer_of(row["surface"], answer.status_code, answer.content, answer.headers.get("content-type")),
             tolerance,
         )
     return {
@@ -220,12 +220,13 @@ def _problem(answer: httpx.Response) -> MarwayError | None:
 def _kept(row: Mapping[str, Any], status: int) -> GoldenAnswer:
     """Return the answer as it was kept; gRPC has no statuses of HTTP, so there it counts as what came now."""
     before = str(row["status"])
-    return _answer(
+    return answer_of(
         row["surface"], int(before) if before.isdigit() else status, bytes(row["output"]), row["output_type"]
     )
 
 
-def _answer(surface: str, status: int, body: bytes, content_type: str | None) -> GoldenAnswer:
+def answer_of(surface: str, status: int, body: bytes, content_type: str | None) -> GoldenAnswer:
+    """Return an answer over a protocol without what its server puts into each, as answers are compared."""
     mime = mime_type(content_type).lower()
     kind: Kind = "json" if is_json(content_type) else "text" if mime.startswith("text/") else "bytes"
     made = GoldenAnswer.of(status=status, kind=kind, body=body, content_type=content_type)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from marway.records import HistoryEntry, VersionRecord, overrides
+from marway.records import HistoryEntry, Proof, VersionRecord, overrides
 from marway.refs import check_label, parse_reference
 from marway.registry import ModelSummary, Registry, open_registry
 from marway_ops.shell.options import (
@@ -133,8 +133,8 @@ def _flat(document: dict[str, Any]) -> list[tuple[str, str]]:
     rows.append(("labels", ", ".join(document["labels"]) or "-"))
     rows += [(f"serving.{key}", _text(value)) for key, value in document["serving"].items()]
     for proof in document["proofs"]:
-        answers = "reproduced its golden answers" if proof["golden_sha256"] else "loaded (it has no golden answers)"
-        rows.append((f"proof ({proof['kind']})", f"{proof['server']} {answers}, {proof['at'][:19]}, {proof['by']}"))
+        finding = Proof.model_validate(proof).finding
+        rows.append((f"proof ({proof['kind']})", f"{finding}, {proof['at'][:19]}, {proof['by']}"))
     return rows
 
 

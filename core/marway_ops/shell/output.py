@@ -116,7 +116,7 @@ def history_entry(entry: HistoryEntry) -> dict[str, Any]:
 
 def change_entry(change: Mapping[str, Any]) -> dict[str, Any]:
     """Return the history entry in an admin port's answer, as `--json` shows it."""
-    return history_entry(HistoryEntry.model_validate({name: change[name] for name in _ENTRY_FIELDS}))
+    return history_entry(HistoryEntry.model_validate({name: change[name] for name in _ENTRY_FIELDS if name in change}))
 
 
 def moved(model: str, entry: Mapping[str, Any]) -> str:

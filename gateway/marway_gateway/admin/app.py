@@ -7,8 +7,11 @@ from typing import Final
 from fastapi import FastAPI
 
 from marway import __version__
+from marway_gateway.admin.contract_routes import contracts_router
 from marway_gateway.admin.labels import labels_router
 from marway_gateway.admin.pods import pods_router
+from marway_gateway.admin.protection import protection_router
+from marway_gateway.admin.rollouts import rollouts_router
 from marway_gateway.app import HEALTH_LINKS, LINKS, new_app
 from marway_gateway.gateway import Gateway
 from marway_gateway.settings import GatewaySettings
@@ -46,7 +49,8 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
             setting="admin_allowed_hosts (MARWAY_GATEWAY_ADMIN_ALLOWED_HOSTS)",
         ),
     )
-    for router in (catalogue_router, labels_router, pods_router):
+    routers = catalogue_router, labels_router, protection_router, contracts_router, rollouts_router, pods_router
+    for router in routers:
         app.include_router(router(current))
     for surface in SURFACES:
         surface.add_admin_routes(app, current)

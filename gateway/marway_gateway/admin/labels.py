@@ -15,20 +15,20 @@ from marway_gateway.admin.views import ChangeView, LabelMove, ReleaseView, Rollb
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.openapi import Label, problems
 
-__all__ = ["labels_router"]
+__all__ = ["CHANGE_ERRORS", "LOAD_ERRORS", "labels_router"]
 
 Version = Annotated[str, Path(description="A version.", examples=["1.1"])]
 Note = Annotated[str | None, Query(max_length=1000, description="Why, for the history.")]
 Force = Annotated[bool, Query(description="Also a version that labels point at; they are taken away with it.")]
 
-_CHANGE: Final = (
+CHANGE_ERRORS: Final = (
     *(errors.InvalidReference, errors.InvalidRequest, errors.InvalidInput, errors.ModelNotFound),
-    *(errors.VersionNotFound, errors.StateConflict, errors.OutcomeUnknown, errors.RegistryUnavailable),
-    errors.MarwayError,
+    *(errors.VersionNotFound, errors.StateConflict, errors.LabelProtected, errors.OutcomeUnknown),
+    *(errors.RegistryUnavailable, errors.MarwayError),
 )
-_LOAD: Final = (
+LOAD_ERRORS: Final = (
     *(errors.AnswersDiffer, errors.ReleaseRefused, errors.LoadFailed, errors.ArchiveCorrupt, errors.NoPodAvailable),
-    *(errors.Overloaded, errors.DeadlineExceeded),
+    *(errors.Overloaded, errors.DeadlineExceeded, errors.ContractBroken),
 )
 
 
@@ -40,14 +40,16 @@ def labels_router(current: CurrentGateway) -> APIRouter:
         "/models/{model}/labels/{label}",
         tags=["labels"],
         summary="Release: move a label to a version that a pod has proved",
-        responses=problems(*_CHANGE, *_LOAD),
+        responses=problems(*CHANGE_ERRORS, *LOAD_ERRORS),
     )
     async def release(model: Model, label: Label, move: LabelMove, caller: CallerOf, timeout: TimeoutOf) -> ReleaseView:
         """A pod loads the version and its golden answers are compared; then the proof is stored. The pod also compares
         the version with the one that the label points at; then the label moves.
 
         Where its own answers differ from the published ones, or it fails, is not finite or has other fields or types
-        where the version before it does not, the label stays. A version that was proved before is not proved again.
+        where the version before it does not, the label stays. So it does where the version breaks what consumers rely
+        on, or where the label is protected and asks for more than is there. A version that was proved before is not
+        proved again.
         """
         gateway = current()
         deadline = deadline_of(timeout, gateway.settings)
@@ -57,7 +59,7 @@ def labels_router(current: CurrentGateway) -> APIRouter:
         "/models/{model}/labels/{label}/rollback",
         tags=["labels"],
         summary="Undo the newest release of a label that is not undone yet",
-        responses=problems(*_CHANGE),
+        responses=problems(*CHANGE_ERRORS),
     )
     async def rollback(model: Model, label: Label, caller: CallerOf, move: RollbackMove | None = None) -> ChangeView:
         writer, move = current().writer, move or RollbackMove()
@@ -88,7 +90,7 @@ def labels_router(current: CurrentGateway) -> APIRouter:
         "/models/{model}/serving",
         tags=["serving"],
         summary="Change how versions are served, without publishing again",
-        responses=problems(*_CHANGE),
+        responses=problems(*CHANGE_ERRORS),
         response_model_exclude_unset=True,
     )
     async def change_serving(model: Model, patch: ServingPatch, caller: CallerOf) -> ServingView:
@@ -111,7 +113,7 @@ def labels_router(current: CurrentGateway) -> APIRouter:
         "/models/{model}/versions/{version}",
         tags=["versions"],
         summary="Delete a version: refused everywhere within 2 seconds",
-        responses=problems(*_CHANGE),
+        responses=problems(*CHANGE_ERRORS),
     )
     async def delete_version(
         model: Model, version: Version, caller: CallerOf, note: Note = None, force: Force = False

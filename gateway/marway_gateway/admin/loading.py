@@ -90,6 +90,18 @@ class Loader:
         done = await asyncio.gather(*(self._try(other, record, deadline) for other in others))
         return (first, *(each for each in done if each is not None))
 
+    async def prove_on(self, engine: str, record: VersionRecord, *, deadline: Deadline) -> tuple[PodLoad, ...]:
+        """Load and prove a version on a pod of an engine; nothing is done where no such pod takes requests.
+
+        Raises:
+            MarwayError: As `load`.
+        """
+        now = self._pods.now()
+        for pod in self._pods.order(record.name, record.version):
+            if pod.status is not None and pod.status.backend == engine and pod.trouble(now) is None:
+                return (await self._load(pod, record, prove=True, deadline=deadline),)
+        return ()
+
     async def unload(
         self, record: VersionRecord, *, pod: str | None, deadline: Deadline
     ) -> list[tuple[Pod, ModelStatus]]:

@@ -5,18 +5,21 @@ does not fail or answer in another form where the version before it does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, LoadFailed, MarwayError
 from marway.records import VersionRecord
 from marway.refs import Reference, check_label, check_model_id, check_version
-from marway.registry import Registry
+from marway.registry import Change, Registry
+from marway.registry.traffic.starting import planned_traffic
 from marway.serving import ServingSettings
 from marway.wire.comparison import Comparison, refusal
+from marway_gateway.admin.contracts import ContractChecks, broken
 from marway_gateway.admin.loading import Loader, PodLoad
 from marway_gateway.admin.parameters import Caller
 from marway_gateway.admin.registry_writer import RegistryWriter
+from marway_gateway.admin.rollout_views import RolloutStart
 from marway_gateway.admin.views import LabelMove, PodLoadView, ReleaseView
 from marway_gateway.placement import Pod
 from marway_gateway.placement.pod_api import PodApi
@@ -35,13 +38,22 @@ class _Known(NamedTuple):
     """Whether the very change that is asked for was made before, and only its answer was lost."""
 
 
-class Releaser:
-    """Moves labels, once the loader has loaded and proved a version and a pod has compared it."""
+_MADE: Final = ("pod", "engines", "contracts")
+"""Proofs that a release has made itself: a label that asks for them need not have them before."""
 
-    def __init__(self, loader: Loader, api: PodApi, writer: RegistryWriter) -> None:
+
+class Releaser:
+    """Moves labels, once the loader has loaded and proved a version and a pod has compared it.
+
+    Attributes:
+        contracts: Has versions asked what consumers rely on.
+    """
+
+    def __init__(self, loader: Loader, api: PodApi, writer: RegistryWriter, contracts: ContractChecks) -> None:
         self._loader = loader
         self._api = api
         self._writer = writer
+        self.contracts = contracts
 
     async def release(
         self, model: str, label: str, move: LabelMove, caller: Caller, *, deadline: Deadline | None
@@ -59,6 +71,8 @@ class Releaser:
             InvalidReference, NotFound: There is no such version, or it cannot be a label.
             AnswersDiffer, LoadFailed, ArchiveCorrupt: The version is not what it should be; the label stays.
             ReleaseRefused: It is not like the version that the label points at; the label stays.
+            ContractBroken: It does not keep what consumers rely on; the label stays.
+            LabelProtected: The label asks for more than is there, or than this makes; the label stays.
             StateConflict: The label is not at ``move.if_currently``, or was moved during the comparison.
             Unavailable, DeadlineExceeded: No pod could prove it; the label stays.
         """
@@ -72,21 +86,7 @@ class Releaser:
         why = "it was released before" if known.made else "the release was forced"
         comparison = Comparison(version=version, base=known.current, not_compared=why)
         if not move.force and not known.made:
-            load_s = known.serving.load_timeout_s
-            try:
-                loads = await self._loader.load(
-                    record,
-                    known.serving,
-                    prove=not known.proved,
-                    pod=None,
-                    deadline=deadline or Deadline.after(load_s),
-                )
-                pod, deadline = loads[0].pod, deadline or Deadline.after(load_s)
-                comparison = await self._compared(pod, record, label, known.current, deadline)
-            except (AnswersDiffer, LoadFailed) as exc:
-                raise _refused(exc, record, label, known.current) from exc
-            if comparison.refused:
-                raise refusal(comparison, model=record.name, label=label)
+            loads, comparison = await self._examined(known, label, caller.by, deadline=deadline)
             if_currently = if_currently or known.current  # what it was compared with
         _, change = await self._writer.change(
             registry.release,
@@ -102,6 +102,79 @@ class Releaser:
         )
         views = tuple(PodLoadView.of(each) for each in loads)
         return ReleaseView.of(record.name, change.entry, loads=views, comparison=comparison)
+
+    async def start_rollout(
+        self, model: str, label: str, start: RolloutStart, caller: Caller, *, deadline: Deadline | None
+    ) -> tuple[Change, Sequence[PodLoad], Comparison]:
+        """Load a version, prove and compare it as a release does, and begin to send requests of the label to it.
+
+        Raises:
+            MarwayError: As `release`; nothing is divided then.
+        """
+        check_label(label)
+        check_version(start.version)
+        registry = self._writer.registry
+        settings = start.settings()
+        known = await self._writer.call(_known, registry, model, start.version, label, caller.op_id)
+        loads: Sequence[PodLoad] = ()
+        why = "it was started before" if known.made else "its start was forced"
+        comparison = Comparison(version=start.version, base=known.current, not_compared=why)
+        if not known.made:
+            # What it says is looked at before a pod is asked for anything.
+            planned_traffic(start.version, rollout=caller.op_id or "", by=caller.by, **settings)
+            if not start.force and known.current is not None:
+                loads, comparison = await self._examined(known, label, caller.by, deadline=deadline)
+        _, change = await self._writer.change(
+            registry.start_rollout,
+            known.record.name,
+            start.version,
+            label=label,
+            if_currently=start.if_currently or (known.current if loads else None),  # what it was compared with
+            forced=start.force,
+            require_proof=True,
+            by=caller.by,
+            op_id=caller.op_id,
+            **settings,
+        )
+        return change, loads, comparison
+
+    async def _examined(
+        self, known: _Known, label: str, by: str, *, deadline: Deadline | None
+    ) -> tuple[Sequence[PodLoad], Comparison]:
+        """Have a pod load and prove a version, unless that was done before, compare it with the label's, and ask it
+        what consumers rely on.
+
+        Raises:
+            ContractBroken, LabelProtected: As `release`.
+            AnswersDiffer, LoadFailed, ReleaseRefused: It is not what it should be; the message says that the label
+                stays.
+        """
+        record, load_s = known.record, known.serving.load_timeout_s
+        registry = self._writer.registry
+        # Sign-off and time are looked at before a pod is asked for anything, which may take long.
+        await self._writer.call(registry.check_move, record.name, record.version, label=label, movers=(by,), made=_MADE)
+        try:
+            loads = await self._loader.load(
+                record,
+                known.serving,
+                prove=not known.proved,
+                pod=None,
+                deadline=deadline or Deadline.after(load_s),
+            )
+            pod, deadline = loads[0].pod, deadline or Deadline.after(load_s)
+            comparison = await self._compared(pod, record, label, known.current, deadline)
+            for engine in await self._writer.call(registry.engines_missing, record, label):
+                proved = await self._loader.prove_on(engine, record, deadline=deadline)
+                loads = (*loads, *proved)
+        except (AnswersDiffer, LoadFailed) as exc:
+            raise _refused(exc, record, label, known.current) from exc
+        if comparison.refused:
+            raise refusal(comparison, model=record.name, label=label)
+        if known.current != record.version:
+            report = await self.contracts.keep(pod, record, label, deadline=deadline)
+            if report.broken:
+                raise broken(report, record, label, known.current)
+        return loads, comparison
 
     async def _compared(
         self, pod: Pod, record: VersionRecord, label: str, current: str | None, deadline: Deadline

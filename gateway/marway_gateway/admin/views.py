@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
+from marway.protection.contracts import ContractChange
+from marway.protection.labels import ProtectionChange
 from marway.records import HistoryEntry, ModelState, VersionRecord
 from marway.serving import ServingSettings
+from marway.traffic import RolloutChange
 from marway.wire.comparison import Comparison
-from marway.wire.pods import LoadReport, ModelStatus, PodStatus
+from marway.wire.pods import LoadReport
 from marway_gateway.admin.loading import PodLoad
 from marway_gateway.json_models import JsonModel, examples
-from marway_gateway.placement import Pod
 
 __all__ = [
+    "MODEL_EXAMPLE",
+    "AdminView",
     "ChangeView",
     "LabelMove",
     "LoadView",
     "PodLoadView",
-    "PodModelView",
-    "PodView",
-    "PodsView",
     "ReleaseView",
     "RollbackMove",
     "ServingChangeView",
     "ServingPatch",
     "ServingSet",
     "ServingView",
-    "UnloadView",
 ]
 
 Note = Annotated[str | None, Field(max_length=1000, description="Why, for the history.")]
@@ -50,12 +49,16 @@ _CHANGE: Final[JsonDict] = {
     "note": None,
     "forced": False,
     "serving": None,
+    "rollout": None,
+    "protection": None,
+    "contract": None,
+    "approved_by": None,
 }
-_MODEL: Final[JsonDict] = {"id": "run-8", "name": "intent", "version": "1.1", "state": "ready", "workers": 1}
+MODEL_EXAMPLE: Final[JsonDict] = {"id": "run-8", "name": "intent", "version": "1.1", "state": "ready", "workers": 1}
 _LOAD: Final[JsonDict] = {
     "pod": "pod-0",
     "proved": True,
-    "report": {"model": _MODEL, "examples": 6, "duration_s": 0.41, "server": "torchserve"},
+    "report": {"model": MODEL_EXAMPLE, "examples": 6, "duration_s": 0.41, "server": "torchserve"},
 }
 _COMPARISON: Final[JsonDict] = {
     "version": "1.1",
@@ -69,24 +72,13 @@ _COMPARISON: Final[JsonDict] = {
     "p50_s": 0.0021,
     "base_p50_s": 0.0019,
 }
-_STATUS: Final[JsonDict] = {"name": "a", "boot_id": "7c1e", "backend": "torchserve", "ready": True}
-_POD: Final[JsonDict] = {
-    "name": "a",
-    "url": "http://10.0.0.7:9000",
-    "eligible": True,
-    "trouble": None,
-    "ejected_for_s": None,
-    "ejections": 0,
-    "requests_in_flight": 2,
-    "status": _STATUS,
-}
 
 
-class _View(JsonModel):
+class AdminView(JsonModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=())
 
 
-class LabelMove(_View):
+class LabelMove(AdminView):
     """Where a label goes."""
 
     model_config = examples({"version": "1.1", "if_currently": "1.0", "note": "better on short sentences"})
@@ -97,7 +89,7 @@ class LabelMove(_View):
     force: bool = Field(default=False, description="Without a pod that loads and proves it first; the history says so.")
 
 
-class RollbackMove(_View):
+class RollbackMove(AdminView):
     """How a label is moved back."""
 
     model_config = examples({"if_currently": "1.1", "note": "1.1 mistakes alarms for timers"})
@@ -112,7 +104,7 @@ class ServingSet(ServingSettings):
     model_config = ConfigDict(extra="forbid", **examples({"pinned": True, "max_batch_rows": 8}))
 
 
-class ServingPatch(_View):
+class ServingPatch(AdminView):
     """A change of serving settings."""
 
     model_config = examples({"version": "1.1", "set": {"pinned": True}, "unset": ["max_batch_rows"]})
@@ -127,7 +119,7 @@ class ServingPatch(_View):
     note: Note = None
 
 
-class ServingChangeView(_View):
+class ServingChangeView(AdminView):
     """What a change did to the overrides of a version, or of `*`."""
 
     model_config = examples({"version": "*", "set": {"pinned": True}, "unset": []})
@@ -137,7 +129,7 @@ class ServingChangeView(_View):
     unset: tuple[str, ...]
 
 
-class ChangeView(_View):
+class ChangeView(AdminView):
     """One acknowledged change of a model, as its history has it."""
 
     model_config = examples(_CHANGE)
@@ -154,6 +146,10 @@ class ChangeView(_View):
     note: str | None
     forced: bool
     serving: ServingChangeView | None
+    rollout: RolloutChange | None = Field(default=None, description="What it did to a rollout, or to shadow copies.")
+    protection: ProtectionChange | None = Field(default=None, description="What it did to a label's protection.")
+    contract: ContractChange | None = Field(default=None, description="What it did to consumers' contracts.")
+    approved_by: tuple[str, ...] | None = Field(default=None, description="Who had agreed to the move.")
 
     @classmethod
     def of(cls, model: str, entry: HistoryEntry, **more: Any) -> Self:
@@ -168,7 +164,7 @@ class ChangeView(_View):
         return cls(model=model, **{"serving": None, **fields, **more})
 
 
-class PodLoadView(_View):
+class PodLoadView(AdminView):
     """What came of a load on one pod."""
 
     model_config = examples(_LOAD)
@@ -192,7 +188,7 @@ class ReleaseView(ChangeView):
     comparison: Comparison = Field(description="With the version that the label pointed at before.")
 
 
-class ServingView(_View):
+class ServingView(AdminView):
     """How a model's versions are served now."""
 
     model_config = examples(
@@ -218,7 +214,7 @@ class ServingView(_View):
         return cls(name=name, overrides=dict(sorted(state.serving.items())), serving=served, change=change)
 
 
-class LoadView(_View):
+class LoadView(AdminView):
     """A version that was loaded, and on which pods."""
 
     model_config = examples({"model": "intent", "version": "1.1", "loads": [_LOAD]})
@@ -226,73 +222,3 @@ class LoadView(_View):
     model: str
     version: str
     loads: tuple[PodLoadView, ...] = Field(description="The pod that decided whether it went well comes first.")
-
-
-class PodModelView(_View):
-    """A version on one pod."""
-
-    model_config = examples({"pod": "pod-0", "eligible": True, "trouble": None, "model": _MODEL})
-
-    pod: str
-    eligible: bool = Field(description="Whether the pod gets requests.")
-    trouble: str | None = Field(description="Why it gets none.")
-    model: ModelStatus | None = Field(description="The version there; null where it was never wanted.")
-
-
-class PodsView(_View):
-    """Where a version is. Pods are in the version's order: requests go to the first that can take them."""
-
-    model_config = examples(
-        {
-            "model": "intent",
-            "version": "1.1",
-            "id": "run-8",
-            "pods": [{"pod": "pod-0", "eligible": True, "trouble": None, "model": _MODEL}],
-        }
-    )
-
-    model: str
-    version: str
-    id: str
-    pods: tuple[PodModelView, ...]
-
-
-class UnloadView(_View):
-    """A version that was unloaded, and what it is now on each pod that was asked."""
-
-    model_config = examples({"model": "intent", "version": "1.1", "pods": {"pod-0": {**_MODEL, "state": "absent"}}})
-
-    model: str
-    version: str
-    pods: Mapping[str, ModelStatus]
-
-
-class PodView(_View):
-    """One pod as this gateway sees it. Times in seconds."""
-
-    model_config = examples(_POD)
-
-    name: str
-    url: str
-    eligible: bool = Field(description="Whether it gets requests.")
-    trouble: str | None = Field(description="Why it gets none.")
-    ejected_for_s: float | None = Field(description="How much longer it is ejected; null when it is not.")
-    ejections: int = Field(description="Ejections in a row; each lasts longer.")
-    requests_in_flight: int = Field(description="Of this gateway alone.")
-    status: PodStatus | None = Field(description="What the pod said of itself last; null before its first answer.")
-
-    @classmethod
-    def of(cls, pod: Pod, now: float) -> PodView:
-        """Return the view of a pod at ``now``, by the pods' clock."""
-        trouble = pod.trouble(now)
-        left_s = round(pod.ejected_until - now, 1) if pod.ejected(now) else None
-        return cls(
-            name=pod.name,
-            url=pod.url,
-            eligible=trouble is None,
-            trouble=trouble,
-            ejected_for_s=left_s,
-            ejections=pod.ejections,
-            requests_in_flight=pod.requests_in_flight,
-            status=pod.status,
-        )

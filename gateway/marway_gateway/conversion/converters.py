@@ -50,6 +50,10 @@ class Converters:
         """
         if size <= INLINE_BYTES:
             return function(*args, **kwargs)
+        return await self.apart(function, *args, **kwargs)
+
+    async def apart(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do as `run`, in another process whatever the size."""
         async with self._slots:
             process = self._idle.pop() if self._idle else _Process()
             self._busy.add(process)

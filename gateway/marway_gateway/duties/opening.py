@@ -16,16 +16,19 @@ from prometheus_client import CollectorRegistry
 
 from marway.records import utc_now
 from marway.registry import Registry
+from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.duties.duties import Duties, DutyMetrics, Job
 from marway_gateway.duties.evaluation import Evaluator
 from marway_gateway.duties.figures import Figures
 from marway_gateway.duties.lease import Lease
+from marway_gateway.duties.rollout_quality import INTERVAL_S, RolloutQualityDuty
 from marway_gateway.events.delivery import Delivery
 from marway_gateway.events.history import HistoryScan
 from marway_gateway.events.metrics import DeliveryMetrics
 from marway_gateway.events.sending import Sender
 from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.settings import GatewaySettings
+from marway_gateway.traffic.rollouts.finding import Finding
 from marway_observations.evaluate.results import Kind
 
 __all__ = ["doing_duties"]
@@ -34,7 +37,8 @@ _FIRST_S: Final = 2.0
 """A gateway that starts has requests to serve first."""
 _HISTORY_S: Final = 5.0
 """Between two looks through all histories: so late is the event of a change that no gateway made."""
-
+_ROLLOUTS_S: Final = 10.0
+"""Between two looks for rollouts that no gateway has requests of: so much longer one of those takes."""
 _DELIVERY_S: Final = 5.0
 """Between two looks for events to send, each of which lists what waits: usually nothing."""
 
@@ -42,9 +46,10 @@ _DELIVERY_S: Final = 5.0
 @asynccontextmanager
 async def doing_duties(
     settings: GatewaySettings,
-    registry: Registry,
+    writer: RegistryWriter,
     history: HistoryScan,
     webhooks: WebhooksFile | None,
+    rollouts: Finding,
     *,
     metrics: CollectorRegistry,
 ) -> AsyncIterator[None]:
@@ -52,18 +57,22 @@ async def doing_duties(
 
     Args:
         settings: All of them.
-        registry: In whose store the leases are.
+        writer: Changes the registry in whose store the leases are.
         history: Raises the events of what others changed.
         webhooks: Where events are sent to; None where this gateway was told of none.
+        rollouts: Finds those that no gateway has requests of.
         metrics: Where to say what is done.
     """
+    registry = writer.registry
     duty_metrics = DutyMetrics(metrics)
     figures = Figures()
     metrics.register(figures)
     jobs = [
         Job("history", _HISTORY_S, history.run),
+        Job("rollouts", _ROLLOUTS_S, rollouts.run),
         _evaluation("quality", settings.quality_interval_s, settings, registry, figures),
         _evaluation("drift", settings.drift_interval_s, settings, registry, figures),
+        _rollout_quality(settings, writer),
     ]
     async with AsyncExitStack() as stack:
         main = _duties("duties", jobs, registry, duty_metrics)
@@ -103,3 +112,8 @@ def _evaluation(kind: Kind, interval_s: float, settings: GatewaySettings, regist
 
     # Not at once: a gateway that has just started has nothing to look at that was not looked at a moment ago, or never.
     return Job(kind, interval_s, evaluator.run, first_s=interval_s, ended=ended)
+
+
+def _rollout_quality(settings: GatewaySettings, writer: RegistryWriter) -> Job:
+    duty = RolloutQualityDuty(writer, observations=settings.observations, disk_bytes=settings.evaluation_disk_bytes)
+    return Job("rollout_quality", INTERVAL_S, duty.run, ended=duty.close)

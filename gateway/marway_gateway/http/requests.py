@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from marway.errors import BodyTooLarge, Draining, MarwayError, clip, forget_frames
+from marway.errors import BodyTooLarge, Draining, MarwayError, clip
 from marway.wire import headers as wire
 from marway.wire.paths import SegmentRoutes
 from marway.wire.problems import problem_of
@@ -22,6 +22,7 @@ from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_http.channel import NO_BODY, Channel, ClientGone, HeaderBlock, header_block
 from marway_http.eager import in_task
 from marway_http.pages.routes import HeadAsGet
+from marway_http.tracebacks import forget_frames
 
 __all__ = ["Check", "FastPathApp", "model_headers", "request_info", "send_whole"]
 
@@ -162,6 +163,9 @@ async def send_whole(channel: Channel, info: RequestInfo, status: int, headers: 
     if info.group_id is not None:
         text += b"x-request-group-id: %b\r\n" % info.group_id.encode()
         number += 1
+    if info.assignment is not None:
+        text += b"x-marway-traffic: %b\r\n" % info.role.encode()
+        number += 1
     if info.cache is not None:
         text += b"x-cache: %b\r\n" % info.cache.encode()
         number += 1
@@ -182,6 +186,8 @@ def model_headers(info: RequestInfo) -> list[tuple[str, str]]:
     headers = [(wire.SERVER_TIMING, info.server_timing()), *_of_version(info.model, info.version, info.model_id)]
     if info.cache is not None:
         headers.append((wire.CACHE, info.cache))
+    if info.assignment is not None:
+        headers.append((wire.TRAFFIC, info.role))
     return headers
 
 

@@ -57,6 +57,17 @@ class Metrics:
             "Predict requests for models whose answers may be given again, by what the cache did.",
             ("outcome",),
         )
+        self.traffic_requests = counter(
+            "marway_gateway_traffic_requests_total",
+            "Predict requests of labels that are divided between two versions, by which of them answered.",
+            ("model", "label", "role"),
+        )
+        self.shadow_requests = counter(
+            "marway_gateway_shadow_requests_total",
+            "Copies of requests, to versions whose answers nobody gets, by outcome: `ok`, `model_error`, or "
+            "why they were dropped.",
+            ("outcome",),
+        )
         self.openai_tokens = counter(
             "marway_gateway_openai_tokens_total",
             "Tokens that language models read and wrote, as their servers counted them.",

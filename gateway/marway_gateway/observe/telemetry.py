@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
@@ -21,9 +21,10 @@ from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics
 from marway_gateway.observe.open_inference_json import media_type
 from marway_gateway.observe.prediction_id import new_prediction_id
+from marway_gateway.traffic.assignment import Assignment
 from marway_http.tensors.v2_to_message import HEADER_LENGTH
 
-__all__ = ["ObservationSink", "RequestInfo", "Telemetry", "Tokens", "outcome_of"]
+__all__ = ["ObservationSink", "RequestInfo", "Telemetry", "Tokens", "media_type_of", "outcome_of"]
 
 _PATH_MAX: Final = 300
 _HEADER_LENGTH: Final = HEADER_LENGTH.encode()
@@ -71,10 +72,12 @@ class RequestInfo:
         tokens: What the model server counted, where it said so.
         client: Who asks: the name of its token, else its address, where they are known.
         headers: An HTTP request's, names in lower case; of several with one name the last.
+        metadata: The same of a call over gRPC.
         prediction_id: Which prediction this is, from `Telemetry.predicting` on; None where it is none.
         serving: How the version is served; None before that is known.
         observe: What is kept of this very request, by those settings and the draw.
         role: Why the version was asked: base, candidate, shadow or batch.
+        assignment: Which side of the label's two versions it was drawn to; None where the label is not divided.
         input, output: What the caller sent and got; where its protocol has no bytes for that, what a pod is sent and
             sends. None where it is not kept, see `bodies`, and before it is known.
         input_media, output_headers: Where `input_type` and `output_type` are, when they are asked for.
@@ -100,10 +103,12 @@ class RequestInfo:
     response_bytes = 0
     client: str | None = None
     headers: Mapping[bytes, bytes] = MappingProxyType({})
+    metadata: Mapping[str, str] = MappingProxyType({})
     prediction_id: str | None = None
     serving: ServingSettings | None = None
     observe: Observe = "off"
     role = "base"
+    assignment: Assignment | None = None
     input: bytes | None = None
     input_media: str | None = None
     output: bytes | None = None
@@ -123,6 +128,11 @@ class RequestInfo:
         self.outcome = outcome_of(error)
         self.error = error.code
 
+    def said(self, name: str) -> str | None:
+        """Return what the caller's header or metadata of a name in lower case says; None where it has none."""
+        given = self.headers.get(name.encode())
+        return self.metadata.get(name) if given is None else given.decode("latin-1")
+
     @property
     def input_type(self) -> str | None:
         """The content type of `input`, or None where nobody said it."""
@@ -134,7 +144,7 @@ class RequestInfo:
     @property
     def output_type(self) -> str | None:
         """The content type of `output`, or None where nobody said it."""
-        return _media_type_of(self.output_headers)
+        return media_type_of(self.output_headers)
 
     def server_timing(self) -> str:
         """Return the `Server-Timing` header (W3C): milliseconds of resolving, of the pod and in all, so far."""
@@ -169,6 +179,8 @@ class Telemetry:
         self, metrics: Metrics, access_log: LogSink | None, observations: ObservationSink | None = None
     ) -> None:
         self.metrics = metrics
+        self.live: Callable[[RequestInfo, Assignment], None] = lambda info, assignment: None
+        """Told of each answer of a label that is divided."""
         self._access_log = access_log
         self._observations = observations
         self._in_flight = 0
@@ -199,6 +211,8 @@ class Telemetry:
             if durations is None:  # looking one up costs several times what counting does
                 durations = self._durations[labels] = self.metrics.request_duration.labels(*labels)
             durations.observe(duration_s)
+            if info.assignment is not None:
+                self._traffic(info, info.assignment)
             if info.tokens is not None and info.cache != "hit":  # an answer given again cost none
                 for kind, count in info.tokens._asdict().items():
                     self.metrics.openai_tokens.labels(info.model or "", info.version or "", kind).inc(count)
@@ -207,9 +221,18 @@ class Telemetry:
         if self._access_log is not None and info.path not in _UNLOGGED:
             self._access_log.put((time.time(), _fields(info, duration_s)))
 
+    def copied(self, info: RequestInfo) -> None:
+        """Keep what a version made of a copy of a request, where that is to be kept: of user traffic it is no part."""
+        if self._observations is not None and info.observe != "off":
+            self._observations.add(info, time.perf_counter() - info.started)
+
+    def _traffic(self, info: RequestInfo, assignment: Assignment) -> None:
+        self.metrics.traffic_requests.labels(info.model or "", info.label or "", info.role).inc()
+        self.live(info, assignment)
+
 
 @lru_cache(maxsize=1024)
-def _media_type_of(headers: bytes) -> str | None:
+def media_type_of(headers: bytes) -> str | None:
     """Return what an answer's headers say of its body; most answers of a version have the same ones."""
     kind, length = _header(headers, b"content-type"), _header(headers, _HEADER_LENGTH)
     return kind if kind is None or length is None else media_type(kind, length)
@@ -246,6 +269,8 @@ def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
         fields["pod_ms"] = _ms(info.pod_s)
     if info.label is not None:
         fields["label"] = info.label
+    if info.assignment is not None:
+        fields["traffic"] = info.role
     if info.group_id is not None:
         fields["group_id"] = info.group_id
     if info.prediction_id is not None:

@@ -48,6 +48,7 @@ class PlacementSpec(NamedTuple):
         pods: How many pods serve it in normal load.
         sequence: Whose requests one pod gets, for a server that keeps a state from one of them to the next; None for
             requests that any pod may answer.
+        ready_only: Whether only pods are asked that have it ready, and nobody waits for a load.
     """
 
     key: VersionKey
@@ -56,6 +57,7 @@ class PlacementSpec(NamedTuple):
     engine: str | None = None
     pods: int = 1
     sequence: str | None = None
+    ready_only: bool = False
 
 
 def placement_spec(
@@ -145,6 +147,16 @@ class PodChoice:
                     break
         return wanted
 
+    def has_ready(self, spec: PlacementSpec) -> bool:
+        """Return whether a pod that gets requests has a version ready; if none has, who should is named as missing."""
+        now = self.now()
+        order, ready = self.order_of(spec), self._ready.get(spec.key, _NOBODY)
+        if any((pod.healthy(now) or pod.hands_over(now)) and pod in order for pod in ready):
+            return True
+        for pod in self._wanted(spec, (), order, now):
+            self.on_missing(pod, spec)
+        return False
+
     def choose(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> Pod | None:
         """Return the pod to ask next, or None when nobody is left.
 
@@ -155,6 +167,8 @@ class PodChoice:
 
         The requests of a sequence have one pod as long as it is healthy, whoever has room: the one of the version's
         first ``spec.pods`` healthy ones that has the highest score for the sequence.
+
+        With ``spec.ready_only`` it is one that has the version ready, or nobody.
         """
         order, now, key = self.order_of(spec), self.now(), spec.key
         self._used[key] = spec, now
@@ -170,9 +184,11 @@ class PodChoice:
         if not wanted:
             if any(pod.healthy(now) for pod in order):
                 return None
-            return self._handing_over(key, order, tried, now) or self._in_panic(order, tried)
+            handing_over = self._handing_over(key, order, tried, now)
+            return handing_over if spec.ready_only else handing_over or self._in_panic(order, tried)
         ready = self._ready.get(key, _NOBODY)
         serving = [pod for pod in wanted if pod in ready]
+        chosen: Pod | None
         if len(serving) > 1:
             chosen = min([pod for pod in serving if not self._full(pod, key, order)] or serving, key=_in_flight)
         elif serving:
@@ -180,7 +196,9 @@ class PodChoice:
         else:
             elsewhere = [pod for pod in ready if pod.healthy(now) and pod not in tried and not self._at_limit(pod)]
             healthy = min((pod for pod in elsewhere if pod in order), key=order.index, default=None)
-            chosen = healthy or self._handing_over(key, order, tried, now) or wanted[0]
+            chosen = healthy or self._handing_over(key, order, tried, now)
+            if chosen is None and not spec.ready_only:
+                chosen = wanted[0]
         if len(serving) < len(wanted):
             for pod in wanted:
                 if pod is not chosen and pod not in ready:
@@ -189,8 +207,11 @@ class PodChoice:
 
     def saturated(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> bool:
         """Return whether a healthy pod is left that only has too many requests in flight."""
-        now = self.now()
-        return any(pod.healthy(now) and pod not in tried and self._at_limit(pod) for pod in self.order_of(spec))
+        now, pods = self.now(), self.order_of(spec)
+        if spec.ready_only:
+            ready = self._ready.get(spec.key, _NOBODY)
+            pods = tuple(pod for pod in pods if pod in ready)
+        return any(pod.healthy(now) and pod not in tried and self._at_limit(pod) for pod in pods)
 
     def _handing_over(self, key: VersionKey, order: tuple[Pod, ...], tried: Collection[Pod], now: float) -> Pod | None:
         """Return the first pod that drains, has a version ready and may still take a request for it."""

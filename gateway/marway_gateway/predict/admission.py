@@ -51,6 +51,11 @@ class Admission:
         self._for_pods: dict[VersionKey, Turns] = {}
 
     @property
+    def queued(self) -> int:
+        """How many requests wait for a turn or for a pod."""
+        return self._queued
+
+    @property
     def running(self) -> int:
         """How many requests have entered and not left."""
         return sum(self._running.values())

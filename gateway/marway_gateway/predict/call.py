@@ -14,8 +14,13 @@ from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.transport.base import AttemptFailed
 from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
+from marway_http.tensors.requests import Rendering
 
-__all__ = ["Answer", "PredictCall", "too_late"]
+__all__ = ["Answer", "CandidateLost", "PredictCall", "too_late"]
+
+
+class CandidateLost(Exception):
+    """The candidate that a call was for cannot be asked after all; the call is the base's now."""
 
 
 @dataclass(slots=True)
@@ -30,7 +35,11 @@ class PredictCall:
         info: Filled in on the way.
         body: What the model is given.
         fresh: Whether the caller wants an answer that is made now, and not a cached one.
-        resolved: What name and selector stand for, once that is known.
+        resolved: What name and selector stand for, once that is known; the candidate, where it is to answer.
+        base: Who answers where the candidate cannot; None where the call is not the candidate's.
+        divides: Whether the candidate may answer.
+        asked: Headers and body as they were when the call became the candidate's.
+        rendering: How the answers to its rows become the protocol's, where the body that goes to the pod is of rows.
         sequence: Which sequence it is of, for a server that keeps a state from one request to the next.
     """
 
@@ -42,6 +51,11 @@ class PredictCall:
     body: RequestBody
     fresh: bool = False
     resolved: Resolved | None = None
+    base: Resolved | None = None
+    divides: bool = True
+    asked: tuple[Mapping[str, str], RequestBody] | None = None
+    rendering: Rendering | None = None
+    sequence: str | None = None
 
     async def whole_body(self) -> bytes:
         """Return all of the body, received first where it has not come, and note its size.
@@ -58,8 +72,6 @@ class PredictCall:
         if self.info.serving is None or self.info.observe == "bodies":
             self.info.input = whole  # what goes to the pod may be made of it
         return whole
-
-    sequence: str | None = None
 
 
 @dataclass(slots=True)

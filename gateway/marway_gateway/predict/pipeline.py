@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Final, TypeVar
 
-from marway.resolve.resolved import Resolved
+from marway.errors import ModelError, NoRoomToSpare
+from marway.resolve.resolved import Resolved, alike
 from marway.resolve.resolver import Resolver
-from marway.wire.headers import Outcome
+from marway.wire.headers import READY_ONLY, Outcome
 from marway_gateway.observe.bodies import drawn
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
 from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.cache import AnswerCache
-from marway_gateway.predict.call import Answer, PredictCall
+from marway_gateway.predict.call import Answer, CandidateLost, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope, DeadlineTimer
 from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, nobody_left, refused_attempt
+from marway_gateway.traffic.division import Division
+from marway_gateway.traffic.shadow.copies import ShadowCopies
 from marway_gateway.transport import Upstream
 from marway_gateway.transport.base import AttemptFailed
 from marway_gateway.transport.reply import Reply
@@ -25,6 +29,9 @@ from marway_http.channel import Channel
 from marway_http.eager import in_task
 
 __all__ = ["Predictor"]
+
+T = TypeVar("T")
+_RETRY_AFTER_S: Final = 1.0
 
 
 class Predictor:
@@ -35,6 +42,8 @@ class Predictor:
 
     Args:
         pods: Says whom to ask; told of failures and answers.
+        division: Says who answers a request of a label that is divided.
+        copies: Told of answers of such labels, of which other versions may be sent copies.
         retries: Makes what says which failed attempts of a request are made again.
         algorithm_pools: Pools of versions that name none, by algorithm.
     """
@@ -47,6 +56,8 @@ class Predictor:
         admission: Admission,
         pods: PodSet,
         transport: Upstream,
+        division: Division,
+        copies: ShadowCopies,
         retries: Callable[[], Retries],
         algorithm_pools: Mapping[str, str],
     ) -> None:
@@ -55,6 +66,8 @@ class Predictor:
         self._admission = admission
         self._pods = pods
         self._transport = transport
+        self._division = division
+        self._copies = copies
         self._retries = retries
         self._algorithm_pools = algorithm_pools
         self._timer = DeadlineTimer()
@@ -64,7 +77,7 @@ class Predictor:
         return CancelScope(self._timer, call, channel)
 
     async def resolve(self, call: PredictCall) -> Resolved:
-        """Return what a call's name and selector stand for.
+        """Return what a call's name and selector stand for: of a label that is divided, the version that answers.
 
         Raises:
             InvalidReference, NotFound: There is no such version.
@@ -79,16 +92,27 @@ class Predictor:
                 resolved = await self._resolver.resolve(call.name, call.selector)
         finally:
             info.resolve_s = time.perf_counter() - began
-        record = resolved.record
-        info.model, info.version, info.model_id = record.name, record.version, record.id
-        info.label = resolved.label
-        info.serving = resolved.serving
+        if resolved.divided is not None and call.divides:
+            base, resolved = resolved, self._division.divide(info, resolved)
+            if resolved is not base:
+                call.base, call.asked = base, (call.headers, call.body)
+        _note(call, resolved)
         if info.prediction_id is not None:
             info.observe = drawn(resolved.serving)
         if info.observe != "bodies":
             info.input = None
-        call.resolved = resolved
         return resolved
+
+    async def shaped(self, call: PredictCall, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return what ``ask`` does, which resolves a call, makes its body for that version and has it predicted.
+
+        It does so a second time, for the base, where the candidate can no longer be asked and the base needs another
+        body or another reading of the answer.
+        """
+        try:
+            return await ask()
+        except CandidateLost:
+            return await ask()
 
     async def predict(self, call: PredictCall) -> Answer:
         """Return the model's answer, whatever its status; the caller closes one that streams.
@@ -101,7 +125,9 @@ class Predictor:
             ModelError: The model's code failed.
             Unavailable: No pod could answer; trying again later may help.
             ClientGone: The caller went away while sending the body.
+            CandidateLost: As `shaped` has it; only of a call that was resolved before.
         """
+        shaped = call.resolved is not None
         resolved = call.resolved or await self.resolve(call)
         if not call.body.ended:
             await call.body.open()
@@ -110,20 +136,41 @@ class Predictor:
             info.input = call.body.whole
             if info.input is None:
                 info.bodies = "too_large"  # for more than a gateway holds in memory
-        if resolved.serving.cache:
-            reply = await self._cache.answer(call, resolved, self._from_pods)
-        else:
-            reply = await self._from_pods(call, resolved)
+        try:
+            if call.base is not None and call.sequence is not None:
+                raise CandidateLost  # a sequence has its state where it began, with the base
+            reply = await self._reply(call, resolved)
+        except ModelError as exc:
+            if resolved.divided is not None:
+                self._copies.failed(call, exc, shaped=shaped)
+            raise
+        except CandidateLost:
+            base = _back_to_base(call)
+            if shaped and not alike(resolved, base):
+                assert call.asked is not None
+                call.headers, call.body = call.asked
+                raise
+            reply = await self._reply(call, base)
+        if resolved.divided is not None:
+            self._copies.answered(call, reply, shaped=shaped)
         if reply.status >= 400:
             info.outcome = "model_error"
         return Answer(reply, call)
+
+    async def _reply(self, call: PredictCall, resolved: Resolved) -> Reply:
+        if resolved.serving.cache:
+            return await self._cache.answer(call, resolved, self._from_pods)
+        return await self._from_pods(call, resolved)
 
     async def _from_pods(self, call: PredictCall, resolved: Resolved) -> Reply:
         spec = placement_spec(resolved.record, resolved.serving, self._algorithm_pools)
         if call.sequence is not None:
             spec = spec._replace(sequence=call.sequence)
+        if call.base is not None:
+            spec = spec._replace(ready_only=True)
         key, admission = spec.key, self._admission
         if not admission.try_enter(key):
+            _wait_for_no_turn(call, spec)
             await admission.enter(key)
         try:
             if call.body.ended:
@@ -138,13 +185,15 @@ class Predictor:
 
         Raises:
             MarwayError: What a pod said of the request, or that no pod could answer.
+            CandidateLost: It is for a candidate, which no pod that is left has ready.
         """
         retries: Retries | None = None  # from the first failure on
         try:
             while True:
-                pod = self._choose(spec, retries)
+                pod = self._choose(call, spec, retries)
                 if pod is None:
-                    pod = await self._admission.pod_for(spec.key, partial(self._choose, spec, retries))
+                    _wait_for_no_turn(call, spec)
+                    pod = await self._admission.pod_for(spec.key, partial(self._choose, call, spec, retries))
                 if retries is not None:
                     retries.begin(pod, spec.key)
                 reply = await self._ask(pod, call, spec)
@@ -157,18 +206,23 @@ class Predictor:
             if retries is not None:
                 retries.end()
 
-    def _choose(self, spec: PlacementSpec, retries: Retries | None) -> Pod | None:
+    def _choose(self, call: PredictCall, spec: PlacementSpec, retries: Retries | None) -> Pod | None:
         """Return the pod to ask next, or None while all that are left have as many requests as they may have.
 
         Raises:
             NoPodAvailable: Nobody is left.
+            CandidateLost: The same, of a candidate.
         """
         pods, tried = self._pods, retries.tried if retries is not None else ()
         pod = pods.choose(spec, tried=tried)
         if pod is None and retries is not None:
             pod = retries.pod_again(pods.now())
         if pod is None and not pods.saturated(spec, tried=tried):
-            raise nobody_left(spec, retries.failed if retries is not None else (), pods.troubles(spec))
+            failed = retries.failed if retries is not None else ()
+            if call.base is not None and call.info.assignment is not None:
+                call.info.assignment.failed = any(attempt.accepted for attempt in failed)
+                raise CandidateLost
+            raise nobody_left(spec, failed, pods.troubles(spec))
         return pod
 
     async def _ask(self, pod: Pod, call: PredictCall, spec: PlacementSpec) -> Reply | FailedAttempt:
@@ -181,10 +235,11 @@ class Predictor:
         info.pod = pod.name
         info.attempts += 1
         name, version = spec.key
+        headers = {**call.headers, READY_ONLY: "1"} if spec.ready_only else call.headers
         began = time.perf_counter()
         try:
             reply = await self._transport.predict(
-                pod, name, version, headers=call.headers, body=call.body, deadline=call.deadline
+                pod, name, version, headers=headers, body=call.body, deadline=call.deadline
             )
         except AttemptFailed as exc:
             info.run = None  # that of an attempt before says nothing of this one
@@ -202,3 +257,41 @@ class Predictor:
             pod.succeeded()
             return reply
         return refused_attempt(self._pods, pod, reply, call, spec)
+
+
+def _wait_for_no_turn(call: PredictCall, spec: PlacementSpec) -> None:
+    """Refuse a call that gives way to all others where these wait for a turn.
+
+    Raises:
+        NoRoomToSpare: It is one.
+    """
+    if call.info.role == "batch":
+        name, version = spec.key
+        message = f"other requests for {name} {version} take all the room there is, and this one gives way to them"
+        raise NoRoomToSpare(message, model=name, version=version, retry_after_s=_RETRY_AFTER_S)
+
+
+def _note(call: PredictCall, resolved: Resolved) -> None:
+    """Take in which version a call is for."""
+    record, info = resolved.record, call.info
+    info.model, info.version, info.model_id = record.name, record.version, record.id
+    info.label = resolved.label
+    info.serving = resolved.serving
+    call.resolved = resolved
+
+
+def _back_to_base(call: PredictCall) -> Resolved:
+    """Make a candidate's call the base's; return the base."""
+    base, info = call.base, call.info
+    assert base is not None
+    assert info.assignment is not None
+    call.base, call.divides = None, False
+    info.role = "base"
+    info.assignment.counted = info.assignment.failed
+    info.run = None
+    _note(call, base)
+    if base.serving.observe == "off":
+        info.observe, info.input = "off", None
+    elif base.serving.observe == "metadata" and info.observe == "bodies":
+        info.observe, info.input = "metadata", None
+    return base

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from starlette.types import Receive, Scope
 
 from marway.deadline import Deadline
-from marway.errors import InvalidRequest
+from marway.errors import InvalidRequest, clip
 from marway.refs import check_label
 from marway.wire import headers as wire
 from marway.wire.envelope import ROWS_CONTENT_TYPE, mime_type
@@ -24,7 +24,7 @@ from marway_gateway.predict.call import PredictCall
 from marway_gateway.settings import GatewaySettings
 from marway_http.channel import CHANNEL, Channel
 
-__all__ = ["body_of", "http_call"]
+__all__ = ["body_of", "gives_way", "http_call"]
 
 _PASSED_MAX: Final = 64
 """Most headers that are passed on: a pod's connection takes 100, with those that the gateway adds."""
@@ -49,6 +49,7 @@ _STAYS: Final = frozenset(
     )
 )
 _OWN_PREFIX: Final = wire.OWN_PREFIX.encode()
+_PRIORITY: Final = wire.PRIORITY.encode()
 _CONNECTION: Final = frozenset({b"keep-alive", b"close", b"Keep-Alive", b"Close"})
 
 
@@ -82,6 +83,9 @@ def http_call(
     to_pod = _headers_to_pod(headers, info)
     if more_headers:
         to_pod |= more_headers
+    priority = headers.get(_PRIORITY)
+    if priority is not None:
+        gives_way(info, priority.decode("latin-1"), to_pod)
     behind = params.get("url_path")
     if behind:
         to_pod[wire.URL_PATH] = _url_path(behind)
@@ -93,7 +97,22 @@ def http_call(
         info,
         body_of(scope, receive, headers, buffered_bytes, settings.max_body_bytes, may_be_empty=may_be_empty),
         cache_control is not None and forbids_cache(cache_control.decode("latin-1")),
+        divides=priority is None,
     )
+
+
+def gives_way(info: RequestInfo, priority: str, to_pod: dict[str, str]) -> None:
+    """Have a request give way to all others, as its caller asks with `X-Marway-Priority`.
+
+    Raises:
+        InvalidRequest: The priority is none that callers may ask for.
+    """
+    if priority != "batch":
+        raise InvalidRequest(
+            f"X-Marway-Priority is {clip(priority, 40)!r}: a request may ask for batch, which gives way to all others, "
+            "or leave it out"
+        )
+    info.role = to_pod[wire.PRIORITY] = "batch"
 
 
 def body_of(

@@ -7,6 +7,7 @@ sent into rows by its signature, ask, and turn the answers back.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
@@ -64,7 +65,8 @@ class RowRoute:
         # Whatever the request says of itself: curl calls what it sends a form.
         info.input_media = JSON if header_length is None else media_type(OCTETS, header_length)
         with gateway.predictor.scope(call, channel) as cancel_scope:
-            sent = await self.answer(gateway, call, cancel_scope, header_length, send)
+            answer = partial(self.answer, gateway, call, cancel_scope, header_length, send)
+            sent = await gateway.predictor.shaped(call, answer)
         if sent is not None:
             await send_whole(channel, info, *sent)
 
@@ -120,6 +122,7 @@ async def predict_rows(
     call.body = RequestBody.opened(envelope, max_bytes=limit)
     call.headers = {name: value for name, value in call.headers.items() if name not in _NOT_OF_ROWS}
     call.headers["content-type"] = ROWS_CONTENT_TYPE
+    call.rendering = reading.render, count
     cancel_scope.step = None
     answer = await predictor.predict(call)
     data = await answer.whole(

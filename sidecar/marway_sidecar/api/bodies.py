@@ -142,7 +142,7 @@ async def stream_answer(
         MarwayError: As `ModelPool.stream`; the answer may have begun.
     """
     await in_task()
-    job = StreamJob(row, deadline, group=call.group, body=held)
+    job = StreamJob(row, deadline, group=call.group, body=held, priority=call.priority)
     pieces = pool.stream(resolved.record, resolved.serving, job)
     try:
         # A client that reads too slowly holds the stream up, and must not do so beyond the deadline.

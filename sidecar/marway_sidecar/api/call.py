@@ -20,6 +20,8 @@ from marway.wire.headers import (
     FRONT_ENDS_OWN,
     HOP_BY_HOP,
     OWN_PREFIX,
+    PRIORITIES,
+    PRIORITY,
     REQUEST_ID,
     REQUEST_TIMEOUT_MS,
     TRACEPARENT,
@@ -90,6 +92,12 @@ class Call:
         """Whose turn it is to be in a queue: the group that the caller named, else the caller by a gateway's word."""
         group = self.ids.group_id or self.headers.get(CLIENT)
         return group if group is not None else self.client
+
+    @property
+    def priority(self) -> str | None:
+        """Why it gives way to all others, by a gateway's word; None where it does not."""
+        priority = self.headers.get(PRIORITY)
+        return priority if priority in PRIORITIES else None
 
     @property
     def length(self) -> int | None:

@@ -96,7 +96,7 @@ async def ask_rows(
     try:
         while True:
             for first, batch in islice(batches, _CALLS - len(begun)):
-                job = Job(batch, deadline, group=call.group, body=held)
+                job = Job(batch, deadline, group=call.group, body=held, priority=call.priority)
                 scheduler = pool.scheduler(record, serving)
                 scheduler.submit(job)
                 begun[job.future] = first, job, scheduler

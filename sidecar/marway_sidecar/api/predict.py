@@ -20,14 +20,15 @@ from marway.errors import (
     InvalidRequest,
     MarwayError,
     Overloaded,
+    Unavailable,
     VersionNotFound,
-    forget_frames,
 )
-from marway.resolve import Resolver
-from marway.wire.headers import JSON_NONFINITE, NOTHING, REQUEST_TIMEOUT_MS, STREAM
+from marway.resolve import Resolved, Resolver
+from marway.wire.headers import JSON_NONFINITE, NOTHING, READY_ONLY, REQUEST_TIMEOUT_MS, STREAM
 from marway.wire.request import timeout_of
 from marway_http.channel import Channel, ClientGone, ServerStopping
 from marway_http.http1.request import Request
+from marway_http.tracebacks import forget_frames
 from marway_sidecar.api.answers import answer_of, finite_of
 from marway_sidecar.api.bodies import answer_unread, read_body, stream_answer
 from marway_sidecar.api.call import Call, check_body, holds_rows, prediction_at, row_of
@@ -127,6 +128,8 @@ class Predictor:
         deadline = Deadline.after(timeout_s)
         check_body(call, limit=settings.max_body_bytes)
         resolved = self.resolver.lookup(*call.named) or await self.resolver.resolve(*call.named)
+        if call.headers.get(READY_ONLY) == "1":
+            self._check_ready(resolved)
         many = holds_rows(call.headers.get("content-type"))
         streams = (resolved.serving.streaming or call.headers.get(STREAM) == "1") and not many
         if streams and not isinstance(channel, Request):
@@ -154,7 +157,7 @@ class Predictor:
                 if isinstance(channel, Request) and streams:
                     await stream_answer(call, channel, self.pool, resolved, row, deadline, held, drain=self.drain)
                     return
-                job = Job([row], deadline, group=call.group, body=held)
+                job = Job([row], deadline, group=call.group, body=held, priority=call.priority)
                 actor = self.pool.wanted.get(resolved.record.id)
                 if actor is not None and actor.entry.serving is resolved.serving:
                     scheduler = actor.entry.scheduler
@@ -173,6 +176,21 @@ class Predictor:
         finally:
             if held is not None:
                 held.release()
+
+    def _check_ready(self, resolved: Resolved) -> None:
+        """Refuse a request that would wait for a load, before a byte of it is read.
+
+        Raises:
+            Unavailable: The version is not ready here; another pod, or another version, may answer.
+        """
+        record = resolved.record
+        actor = self.pool.wanted.get(record.id)
+        if actor is None or actor.entry.state != "ready":
+            raise Unavailable(
+                f"{record.name} {record.version} is not ready here, and the request is not to wait for it",
+                model=record.name,
+                version=record.version,
+            )
 
     async def _refuse(self, call: Call, error: MarwayError) -> None:
         """Answer with the problem; an answer that has begun is cut off, so that its client sees that it is half."""

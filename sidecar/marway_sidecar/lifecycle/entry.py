@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
+from weakref import WeakSet
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, Draining, MarwayError, ModelLoading, Overloaded, Unavailable
@@ -74,6 +75,7 @@ class Context:
         server: The model server.
         cpus: Most workers of a version that does not say.
         refusing: Whether loads are refused, because the pod stops.
+        schedulers: Those of all versions.
     """
 
     server: ModelServer
@@ -84,6 +86,7 @@ class Context:
     metrics: SidecarMetrics
     changes: Changes
     refusing: bool
+    schedulers: WeakSet[Scheduler] = field(default_factory=WeakSet)
 
 
 @dataclass(eq=False)
@@ -138,6 +141,7 @@ class Entry:
         context = self.context
         self.memory = context.memory
         self.scheduler = Scheduler(self, context.server, context.settings, context.metrics)
+        context.schedulers.add(self.scheduler)
         self.usage = Usage(context.settings.scale_down_s)
 
     @property
@@ -254,6 +258,9 @@ class Entry:
             self.context.metrics.cold_requests.inc()
             self.check_load(deadline)
             self.want_load()
+
+    def others_wait(self) -> bool:
+        return any(scheduler.held_up for scheduler in self.context.schedulers)
 
     def full(self) -> MarwayError:
         message = f"{self.context.settings.queue_limit} requests wait for {self.title} already"

@@ -7,9 +7,11 @@ group that holds the most gives up its last one to a group that holds at least t
 
 from __future__ import annotations
 
+import asyncio
+import math
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from marway.deadline import Deadline
@@ -19,7 +21,7 @@ from marway_http.eager import InlineFuture
 from marway_sidecar.errors import without_traceback
 from marway_sidecar.memory.body_budget import HeldBytes
 
-__all__ = ["FairQueue", "Job", "QueueFull"]
+__all__ = ["FairQueue", "FirstDeadline", "Job", "QueueFull", "take_batch"]
 
 
 class Job:
@@ -30,6 +32,7 @@ class Job:
         deadline: When its caller leaves.
         group: Whose it is: groups take turns in a queue.
         body: Memory that is held for it, and by every call with it.
+        priority: One of `marway.wire.headers.PRIORITIES` where it gives way to all others; None where it does not.
 
     Attributes:
         size_bytes: Of all values.
@@ -42,14 +45,21 @@ class Job:
     """
 
     __slots__ = (
-        *("alone", "batch_rows", "body", "deadline", "future", "group", "lost", "rows", "since", "size_bytes"),
-        "started_at",
+        *("alone", "batch_rows", "body", "deadline", "future", "group", "lost", "priority", "rows", "since"),
+        *("size_bytes", "started_at"),
     )
 
     def __init__(
-        self, rows: Sequence[Row], deadline: Deadline, *, group: str = "", body: HeldBytes | None = None
+        self,
+        rows: Sequence[Row],
+        deadline: Deadline,
+        *,
+        group: str = "",
+        body: HeldBytes | None = None,
+        priority: str | None = None,
     ) -> None:
         self.rows = rows
+        self.priority = priority
         self.deadline = deadline
         self.group = group
         self.body = body
@@ -191,3 +201,52 @@ class FairQueue(Generic[W]):
             raise QueueFull
         self.count -= 1
         return longest.pop()
+
+
+def take_batch(
+    queue: FairQueue[Job], most: int, rows: int, size_bytes: int, waited: Callable[[float], object]
+) -> list[Job]:
+    """Take from the queue what goes into one call: at most so many jobs, rows and bytes, but one in any case.
+
+    Each is begun with that; ``waited`` is told how many seconds it waited. None come of jobs whose callers have left.
+    """
+    jobs: list[Job] = []
+    now = time.monotonic()
+    while queue.count and most > 0:
+        job = queue.peek()
+        if not job.future.done():  # else its caller was cancelled and has not run yet
+            if jobs and (job.alone or len(job.rows) > rows or job.size_bytes > size_bytes):
+                break
+            waited(now - job.since)
+            job.started_at = now
+            jobs.append(job)
+            rows, size_bytes, most = rows - len(job.rows), size_bytes - job.size_bytes, most - 1
+            if job.alone or rows <= 0:
+                most = 0
+        queue.pop()
+    return jobs
+
+
+class FirstDeadline:
+    """Calls ``passed`` when the earliest of the deadlines that were noted is over; all others are noted again then.
+
+    One timer for all, as most jobs end long before their deadline.
+    """
+
+    def __init__(self, passed: Callable[[], None]) -> None:
+        self._passed = passed
+        self._at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def note(self, at: float) -> None:
+        """Take in a deadline, on the monotonic clock."""
+        if at >= self._at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._at = at
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - time.monotonic()), self._fire)
+
+    def _fire(self) -> None:
+        self._timer, self._at = None, math.inf
+        self._passed()

@@ -15,7 +15,6 @@ that come together would go alone, and the others wait for its call to end.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -26,7 +25,8 @@ from marway_sidecar.errors import about, without_traceback
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler.batching import BatchCaller, was_slow
 from marway_sidecar.scheduler.breaker import Breaker
-from marway_sidecar.scheduler.queue import FairQueue, Job, QueueFull
+from marway_sidecar.scheduler.queue import FairQueue, FirstDeadline, Job, QueueFull, take_batch
+from marway_sidecar.scheduler.spare import SpareJobs
 from marway_sidecar.scheduler.version import ScheduledVersion
 from marway_sidecar.settings import SidecarSettings
 
@@ -52,6 +52,7 @@ class Scheduler:
         self._jobs: set[Job] = set()
         self._own_calls: dict[Job, asyncio.Task[None]] = {}  # of workers that take several calls at once
         self._waiting: FairQueue[Job] = FairQueue(settings.queue_limit)
+        self.spare = SpareJobs(version, self._dispatch_soon)
         self._empty = asyncio.Event()
         self._empty.set()
         self.slots = 0
@@ -64,13 +65,17 @@ class Scheduler:
         self._ended: MarwayError | None = None
         self._due = False
         """Whether calls are about to be made; true whenever somebody waits while a slot is free."""
-        self._expire_at = math.inf
-        self._timer: asyncio.TimerHandle | None = None
+        self._first_deadline = FirstDeadline(self._expire)
 
     @property
     def queued(self) -> int:
         """How many jobs wait."""
-        return self._waiting.count
+        return self._waiting.count + len(self.spare)
+
+    @property
+    def held_up(self) -> bool:
+        """Whether somebody waits who gives way to nobody, though calls may run."""
+        return self._waiting.count > 0 and self.slots > 0
 
     @property
     def calls_queued(self) -> int:
@@ -80,7 +85,7 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Whether no call is in flight and none waits."""
-        return self.in_flight == 0 and not self._waiting.count
+        return self.in_flight == 0 and not self.queued
 
     def submit(self, job: Job) -> None:
         """Have ``job`` done, after those that wait; whoever submitted it has to `leave` in the end.
@@ -100,15 +105,15 @@ class Scheduler:
                 self._push(job)
                 self._dispatch_soon()
             else:
-                version.want_worker(job.deadline)
+                if job.priority != "shadow":  # copies load nothing
+                    version.want_worker(job.deadline)
                 self._push(job)
                 version.queue_grew()
         except BaseException:
             self.breaker.left()
             raise
         self._jobs.add(job)
-        if job.deadline.at < self._expire_at:
-            self._expire_in(job.deadline.left_s())
+        self._first_deadline.note(job.deadline.at)
 
     def leave(self, job: Job) -> None:
         """Let go of a job that was submitted: it is done, or its caller has left."""
@@ -150,6 +155,7 @@ class Scheduler:
 
     def fail(self, error: MarwayError) -> None:
         """Tell everybody who waits that it is in vain."""
+        self.spare.fail(error)
         for job in self._waiting.clear():
             job.fail(error)
 
@@ -160,7 +166,7 @@ class Scheduler:
     def take_peak(self) -> int:
         """Return the most calls that were wanted at once since the last time, and start over."""
         self._note_peak()
-        peak, self._peak = self._peak, self.in_flight + self.calls_queued
+        peak, self._peak = self._peak, self._wanted_now
         return peak
 
     @property
@@ -173,6 +179,9 @@ class Scheduler:
     def _push(self, job: Job) -> None:
         if self._ended is not None:
             raise without_traceback(self._ended)
+        if job.priority is not None:
+            self.spare.push(job, ready=self.slots > 0)
+            return
         try:
             out = self._waiting.push(job)
         except QueueFull:
@@ -183,12 +192,13 @@ class Scheduler:
     def _remove(self, job: Job) -> None:
         """Take a job out of the queue, if it is there."""
         self._waiting.remove(job)
+        self.spare.remove(job)
         if self.version.memory.short and self.idle:
             self.version.memory.pump()
 
     def _dispatch_soon(self) -> None:
         """Make calls with what waits, once what has come is read."""
-        if self._waiting.count and not self._due and self.in_flight < self.slots:
+        if self.queued and not self._due and self.in_flight < self.slots:
             self._due = True
             loop = asyncio.get_running_loop()
             loop.call_soon(self._dispatch_if_read, loop, self._waiting.count, 1)
@@ -205,34 +215,18 @@ class Scheduler:
 
     def _dispatch(self) -> None:
         self._note_peak()  # between two calls the queue only grows
+        rows, size = self._batch_rows, self.version.serving.max_batch_bytes
         while self._waiting.count and self.in_flight < self.slots and (model := self.version.served) is not None:
             share = -(-self._waiting.count // (self.slots - self.in_flight))
-            if jobs := self._next_batch(share):
+            if jobs := take_batch(self._waiting, share, rows, size, self._waited):
                 self._start(model, jobs)
-
-    def _next_batch(self, most: int) -> list[Job]:
-        """Take from the queue what goes into one call, at most so many jobs."""
-        jobs: list[Job] = []
-        now = time.monotonic()
-        rows, size = self._batch_rows, self.version.serving.max_batch_bytes
-        while self._waiting.count and most > 0:
-            job = self._waiting.peek()
-            if not job.future.done():  # else its caller was cancelled and has not run yet
-                if jobs and (job.alone or len(job.rows) > rows or job.size_bytes > size):
-                    break
-                self._waited(now - job.since)
-                job.started_at = now
-                jobs.append(job)
-                rows, size, most = rows - len(job.rows), size - job.size_bytes, most - 1
-                if job.alone or rows <= 0:
-                    most = 0
-            self._waiting.pop()
-        return jobs
+        while self.spare and (model := self.version.served) and (job := self.spare.next(self.slots, self.in_flight)):
+            self._start(model, [job])
 
     def _start(self, model: ServedModel, jobs: Sequence[Job]) -> None:
         """Take a slot and begin a call in it."""
         self.in_flight += 1
-        self._peak = max(self._peak, self.in_flight)
+        self._peak = max(self._peak, self.in_flight - self.spare.running)
         self._empty.clear()
         for job in jobs:
             if job.body is not None:
@@ -248,11 +242,13 @@ class Scheduler:
         began = time.monotonic()
         try:
             back = await self._caller.call(model, jobs)
-            if self._ended is None:
-                self._waiting.push_first([job for job in back if not job.future.done()])
-            else:
+            if self._ended is not None:
                 for job in back:
                     job.fail(self._ended)  # no call will ever be made here again
+            elif jobs[0].priority is None:
+                self._waiting.push_first([job for job in back if not job.future.done()])
+            elif back:
+                self.spare.push_first(back[0])  # such a job is alone in its call
         finally:
             for job in jobs:
                 self._own_calls.pop(job, None)
@@ -262,6 +258,7 @@ class Scheduler:
             took = self.last_end - began
             self.service_s = took if self.service_s is None else self.service_s + _SMOOTHING * (took - self.service_s)
             self.in_flight -= 1
+            self.spare.running -= jobs[0].priority is not None
             self._dispatch_soon()
             if self.in_flight == 0:
                 self._empty.set()
@@ -269,18 +266,14 @@ class Scheduler:
                     self.version.memory.pump()
 
     def _note_peak(self) -> None:
-        self._peak = max(self._peak, self.in_flight + self.calls_queued)
+        self._peak = max(self._peak, self._wanted_now)
 
-    def _expire_in(self, within_s: float) -> None:
-        """Look for passed deadlines in so many seconds: one timer for all, as most jobs end long before theirs."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._expire_at = time.monotonic() + within_s
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, within_s), self._expire)
+    @property
+    def _wanted_now(self) -> int:
+        return self.in_flight - self.spare.running + self.calls_queued  # for what gives way nobody scales
 
     def _expire(self) -> None:
         """Tell the callers of jobs whose deadline has passed."""
-        self._timer, self._expire_at = None, math.inf
         now = time.monotonic()
         for job in self._jobs:
             if job.deadline.at > now or job.future.done():
@@ -296,4 +289,4 @@ class Scheduler:
             job.fail(about(record, DeadlineExceeded(message)))
         first = min((job.deadline.at for job in self._jobs if not job.future.done()), default=None)
         if first is not None:
-            self._expire_in(first - now)
+            self._first_deadline.note(first)

@@ -21,8 +21,16 @@ class StreamJob(Job):
 
     __slots__ = ("_changed", "_pieces", "_taken")
 
-    def __init__(self, row: Row, deadline: Deadline, *, group: str = "", body: HeldBytes | None = None) -> None:
-        super().__init__([row], deadline, group=group, body=body)
+    def __init__(
+        self,
+        row: Row,
+        deadline: Deadline,
+        *,
+        group: str = "",
+        body: HeldBytes | None = None,
+        priority: str | None = None,
+    ) -> None:
+        super().__init__([row], deadline, group=group, body=body, priority=priority)
         self.alone = True
         self._pieces: deque[Answer] = deque()
         self._changed = asyncio.Event()

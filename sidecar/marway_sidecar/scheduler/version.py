@@ -42,6 +42,9 @@ class ScheduledVersion(Protocol):
             MarwayError: Waiting until the deadline is in vain.
         """
 
+    def others_wait(self) -> bool:
+        """Whether a request that gives way to nobody waits for a version of this pod that is ready."""
+
     def full(self) -> MarwayError:
         """Return the error of who finds no place in the queue, or has to go for others."""
 

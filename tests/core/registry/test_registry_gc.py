@@ -57,6 +57,9 @@ def test_deleted_version(registry: Registry, publish: Publish) -> None:
     registry.prove(
         Proof(kind="pod", archive_sha256=record.archive.sha256, server="x", duration_s=1, at=utc_now(), by="test")
     )
+    registry.prove(
+        Proof(kind="replay", archive_sha256=record.archive.sha256, server="x", duration_s=1, at=utc_now(), by="test")
+    )
     publish("intent", "2.0")
     registry.delete("intent", "1.0", by="test")
     registry.gc(now=NOW)

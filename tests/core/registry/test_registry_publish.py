@@ -11,6 +11,7 @@ import pytest
 
 from marway.errors import ArchiveCorrupt, InvalidRecord, ModelNotFound, VersionConflict, VersionNotFound
 from marway.objects import DirectoryStore, ObjectStore, open_store
+from marway.proofs.replays import Replay, ReplayCounts
 from marway.records import Proof, VersionRecord, utc_now
 from marway.refs import Reference
 from marway.registry import Registry
@@ -276,6 +277,33 @@ def test_proofs(publish: Publish, registry: Registry) -> None:
     assert list(registry.proofs(record.archive.sha256)) == proofs
     with pytest.raises(ArchiveCorrupt, match="no archive"):
         registry.prove(proofs[0].model_copy(update={"archive_sha256": "0" * 64}))
+
+
+def test_other_proofs(publish: Publish, registry: Registry, tmp_path: Path) -> None:
+    """A replay, and a kind of the future, are kept where readers from before do not look, and prove no load."""
+    record = publish(golden=GOLDEN)
+    facts = {"archive_sha256": record.archive.sha256, "golden_sha256": record.golden_sha256, "duration_s": 1.5}
+    facts |= {"server": "gateway", "at": utc_now(), "by": "test"}
+    since = utc_now()
+    counts = ReplayCounts(compared=10, agree=9, failed=1)
+    replay = Replay(
+        model="intent", base="0.9", candidate="1.0", since=since, until=since, inputs=10, counts=counts,
+        breaches=("errors: 1 of 10 inputs, more than 1%",),
+    )  # fmt: skip
+    proofs = [Proof(kind="replay", replay=replay, **facts), Proof(kind="later", **facts)]
+    for proof in proofs:
+        registry.prove(proof)
+    assert list(registry.proofs(record.archive.sha256)) == proofs
+    assert not registry.is_proved(record)
+    assert list(registry._store.keys("proofs/")) == []
+    assert "9 of 10 inputs decided as by 0.9, 1 failed; errors: 1 of 10" in proofs[0].finding
+    assert "does not know" in proofs[1].finding
+    assert list(registry.scrub()) == []
+    (path, _) = sorted((tmp_path / "registry" / "checks" / record.archive.sha256).iterdir())
+    path.write_bytes(path.read_bytes().replace(b'"agree": 9', b'"agree": 8'))
+    assert [damage.mend for damage in registry.scrub()] == [
+        "delete it, and check the version again, as with marway replay"
+    ]
 
 
 def test_fields_of_the_future(publish: Publish, registry: Registry) -> None:

@@ -452,3 +452,38 @@ def test_when_every_pod_leaves_the_version_is_still_answered() -> None:
     assert pods.choose(INTENT) is other
     assert pods.choose(INTENT, tried={other}) is None
     assert not pods.ready()
+
+
+def test_only_pods_that_have_it_ready(clock: Clock) -> None:
+    """A candidate's requests go where it is ready, also to a pod that drains; else nowhere, and who lacks it is named."""
+    pods = pods_called("a", "b", "c", clock=clock)
+    missing: list[str] = []
+    pods.on_missing = lambda pod, spec: missing.append(pod.name)
+    spec = INTENT._replace(ready_only=True)
+    first, second, third = pods.order_of(spec)
+    for pod in (first, second, third):
+        pods.observe(pod, status(), asked_at=clock())
+    assert not pods.has_ready(spec)
+    assert pods.choose(spec) is None
+    assert not pods.saturated(spec)
+    assert missing == [first.name] * 2
+    pods.observe(third, holding(), asked_at=clock())
+    assert pods.has_ready(spec)
+    assert pods.choose(spec) is third
+    assert pods.choose(spec, tried=[third]) is None
+    pods.observe(third, holding(draining=True), asked_at=clock())
+    assert pods.has_ready(spec)
+    assert pods.choose(spec) is third
+    pods.unreachable(third, "refused the connection")
+    assert not pods.has_ready(spec)
+    assert pods.choose(spec) is None
+    for pod in (first, second):
+        pods.unreachable(pod, "refused the connection")
+    assert pods.choose(spec) is None
+    assert pods.choose(INTENT) is not None, "as all others are in a panic"
+
+
+def holding(*, draining: bool = False) -> PodStatus:
+    """Return what a pod says that has INTENT ready."""
+    model = ModelStatus(id="run-1", name=INTENT.key[0], version=INTENT.key[1], state="ready")
+    return status(draining=draining).model_copy(update={"models": (model,)})

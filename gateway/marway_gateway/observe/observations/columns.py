@@ -27,6 +27,7 @@ _RUNS: Final = re.compile(
 _HOUR_US: Final = 3_600_000_000
 _PLACE: Final = {name: place for place, name in enumerate(ROW)}
 _AT, _TOKENS, _RUN, _SIZE = _PLACE["at"], _PLACE["tokens"], _PLACE["run"], _PLACE["size"]
+_ROLE, _QUALITY = _PLACE["role"], _PLACE["quality"]
 _NAMED: Final = [(name, _PLACE[name]) for name in NAMES]
 _PLAIN: Final = [
     (field.name, _PLACE[field.name], field.type)
@@ -46,6 +47,7 @@ class ModelRows:
         size: Bytes of memory that they are taken to need.
         since: When the oldest ended, in seconds since the epoch.
         begun: When the first was taken in, in monotonic seconds: what is due is told by that, as clocks may jump.
+        awaited: Whether a rollout goes by what feedback says of them: it waits for these files.
     """
 
     def __init__(self, model: str) -> None:
@@ -53,6 +55,7 @@ class ModelRows:
         self.rows = 0
         self.size = 0
         self.begun = time.monotonic()
+        self.awaited = False
         self._raw: list[Row] = []
         self._chunks: list[_Chunk] = []
         self._names: dict[str, dict[Any, int]] = {name: {} for name in NAMES}
@@ -66,6 +69,8 @@ class ModelRows:
         self._raw.extend(rows)
         self.rows += len(rows)
         self.size += _size(rows)
+        if not self.awaited:
+            self.awaited = any(row[_QUALITY] and row[_ROLE] in ("candidate", "shadow") for row in rows)
         if len(self._raw) >= _CHUNK_ROWS:
             self._convert()
 

@@ -32,6 +32,9 @@ __all__ = ["Limits", "Observations"]
 _GATHER_ROWS: Final = 1024
 """Rows from which on they are made columns, which take a fraction of the memory, without waiting for more."""
 _GATHER_S: Final = 1.0
+_AWAITED_S: Final = 0.5
+"""How old rows are that a rollout goes by when they are due: it is over in minutes, and looked at every few seconds. As
+the thread turns once a second, they are on their way to the store within two."""
 _ROOM: Final = 7 / 8
 """How full the buffer is left where rows are given up: new ones find a place while the thread is about it."""
 _CPU_PART: Final = 0.1
@@ -205,11 +208,12 @@ class Observations:
         """Begin a round with the models whose files are due."""
         limits, now = self._limits, time.monotonic()
         old_enough_s = limits.flush_s - min(_GATHER_S, limits.flush_s / 4)
+        awaited_s = min(old_enough_s, _AWAITED_S)
         due = [
             rows
             for rows in self._waiting.values()
             if self._closing
-            or now - rows.begun >= old_enough_s
+            or now - rows.begun >= (awaited_s if rows.awaited else old_enough_s)
             or rows.rows >= min(limits.flush_rows, limits.buffer_rows // 2)
             or rows.size >= min(limits.flush_bytes, limits.buffer_bytes // 2)
         ]

@@ -21,16 +21,19 @@ NAMES: Final = (
 )
 """Columns that have few different values."""
 _OF_INFO: Final = (
-    *("model", "serving.observe_redact", "serving.observe_rate"),
+    *("model", "serving.observe_redact", "serving.observe_rate", "serving.quality"),
     *("prediction_id", "request_id", "group_id"),
     *("version", "label", "role", "surface", "client", "pod", "status", "outcome", "error", "cache"),
     *("attempts", "resolve_s", "pod_s", "run"),
     *("request_bytes", "response_bytes", "tokens"),
 )
 _BODIES: Final = ("bodies", "input_type", "input", "output_type", "output")
-ROW: Final = (*(name.removeprefix("serving.observe_") for name in _OF_INFO), *_BODIES, "duration_s", "at", "size")
-"""What a row has, in this order: the columns of observations, `model`, `redact`, `tokens` and `run` for several of
-them, and `size`: the bytes of memory that it is taken to need."""
+ROW: Final = (
+    *(name.removeprefix("serving.").removeprefix("observe_") for name in _OF_INFO),
+    *(*_BODIES, "duration_s", "at", "size"),
+)
+"""What a row has, in this order: the columns of observations, `model`, `redact`, `quality` (its rules), `tokens` and
+`run` for several of them, and `size`: the bytes of memory that it is taken to need."""
 _of_info: Final[Callable[[RequestInfo], Row]] = attrgetter(*_OF_INFO)
 _of_bodies: Final[Callable[[RequestInfo], Row]] = attrgetter(*_BODIES)
 

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from marway.deadline import Deadline
-from marway.errors import MarwayError, ModelError, clip, forget_frames
+from marway.errors import MarwayError, ModelError, clip
 from marway.resolve.resolved import Resolved
 from marway.wire import headers as wire
 from marway.wire.problems import problem_of
@@ -29,9 +29,11 @@ from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.grpc.interceptors import token_owner
 from marway_gateway.surfaces.grpc.status import code_of
+from marway_gateway.surfaces.http_call import gives_way
 from marway_gateway.surfaces.row_calls import predict_rows
 from marway_http.tensors.requests import ReadRequest, Rendered
 from marway_http.tensors.v2_to_message import HEADER_LENGTH
+from marway_http.tracebacks import forget_frames
 
 __all__ = ["DETAILS_MAX", "GrpcCall", "predict_rpc", "refused_rpcs"]
 
@@ -153,18 +155,23 @@ async def predict_rpc(
     metadata = {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
     ids = read_ids(metadata.get)
     info = RequestInfo(method="POST", path=method, ids=ids)
+    info.metadata = metadata
     info.client = client = token_owner() or _address(context.peer())
     gateway.telemetry.predicting(info, surface)
     failure: MarwayError | None = None
     try:
+        to_pod, priority = _to_pod(ids, client), metadata.get(wire.PRIORITY)
+        if priority is not None:
+            gives_way(info, priority, to_pod)
         call = PredictCall(
             name="",
             selector=None,
-            headers=_to_pod(ids, client),
+            headers=to_pod,
             deadline=Deadline.after(_timeout_s(gateway.settings, context, metadata.get(wire.REQUEST_TIMEOUT_MS))),
             info=info,
             body=RequestBody.opened(b"", max_bytes=0),
             fresh=forbids_cache(metadata.get("cache-control")),
+            divides=priority is None,
         )
         with gateway.predictor.scope(call) as cancel_scope:
             yield GrpcCall(gateway, call, cancel_scope)

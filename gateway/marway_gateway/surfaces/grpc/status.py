@@ -17,6 +17,8 @@ _BY_KIND: Final[Mapping[type[MarwayError], StatusCode]] = {
     errors.AnswersDiffer: StatusCode.FAILED_PRECONDITION,
     errors.ArchiveCorrupt: StatusCode.DATA_LOSS,
     errors.BodyTooLarge: StatusCode.RESOURCE_EXHAUSTED,
+    errors.ContractBroken: StatusCode.FAILED_PRECONDITION,
+    errors.LabelProtected: StatusCode.FAILED_PRECONDITION,
     errors.OutcomeUnknown: StatusCode.UNKNOWN,
     errors.ProofMissing: StatusCode.FAILED_PRECONDITION,
     errors.ReleaseRefused: StatusCode.FAILED_PRECONDITION,

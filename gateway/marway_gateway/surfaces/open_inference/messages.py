@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from marway.errors import InvalidRequest, ModelError, Unimplemented, clip
 from marway_gateway.gateway import Gateway
 from marway_gateway.observe.open_inference_json import REQUEST_MESSAGE, RESPONSE_MESSAGE
-from marway_gateway.predict.call import Answer
+from marway_gateway.predict.call import Answer, CandidateLost
 from marway_gateway.surfaces.grpc.call import DETAILS_MAX, GrpcCall
 from marway_gateway.surfaces.open_inference.passing import check_passed, passes
 from marway_http.message_fields import text_fields
@@ -68,6 +69,17 @@ async def infer_pieces(
     Raises:
         MarwayError: As `GrpcCall.resolve`, `GrpcCall.predict_rows` and `GrpcCall.ask`.
     """
+    for _ in range(2):
+        with suppress(CandidateLost):  # before the first piece, and once at most: see `Predictor.shaped`
+            async with aclosing(_pieces(gateway, call, message, final)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+
+
+async def _pieces(
+    gateway: Gateway, call: GrpcCall, message: bytes, final: bytes
+) -> AsyncGenerator[bytes | ModelError, None]:
     name, version = text_fields(message, *_NAMES)
     if not name:
         raise InvalidRequest("model_name is empty: give a model's name or the id of a version")

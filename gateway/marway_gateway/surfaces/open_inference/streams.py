@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from marway.errors import InvalidRequest, MarwayError, ModelError, clip
 from marway_gateway.gateway import Gateway
+from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.surfaces.grpc.call import DETAILS_MAX, GrpcCall
 from marway_gateway.surfaces.open_inference.messages import infer_pieces
 from marway_http.message_fields import encoded, text_fields
@@ -25,6 +26,7 @@ _FINAL: Final = pb.ModelInferResponse(
 ).SerializeToString()
 """What Triton adds to the last response to a request, by which its clients know that there is no more."""
 _PREDICTION: Final = "marway_prediction_id"
+_TRAFFIC: Final = "marway_traffic"
 _AT_ONCE: Final = 64
 """Requests of one call that are worked on at once; further ones are not read until one of these is answered."""
 
@@ -87,20 +89,21 @@ class InferStream:
     async def _answer(self, message: bytes, request_id: str, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait({before})
-        named = b""
+        info: RequestInfo | None = None
         try:
             async with self._opened() as call:
-                call.info.request_bytes = len(message)
-                named = _named(call.info.prediction_id)
+                info = call.info
+                info.request_bytes = len(message)
                 async with aclosing(infer_pieces(self._gateway, call, message, final=_FINAL)) as responses:
                     async for response in responses:
+                        named = _named(info)
                         if isinstance(response, ModelError):
                             await self._send(_failed(response, request_id, more=named))
                             continue
                         call.info.response_bytes += len(response)
                         await self._send(b"".join([encoded(_RESPONSE, len(response) + len(named)), response, named]))
         except MarwayError as exc:
-            await self._send(_failed(exc, request_id, more=_FINAL + named))
+            await self._send(_failed(exc, request_id, more=_FINAL + _named(info)))
 
     async def _send(self, response: bytes) -> None:
         async with self._writing:
@@ -114,7 +117,11 @@ def _failed(error: MarwayError, request_id: str, *, more: bytes) -> bytes:
     return failed.SerializeToString()
 
 
-def _named(prediction_id: str | None) -> bytes:
-    """Return what says within a response which prediction it is: trailing metadata belong to the call with all."""
-    parameters = {_PREDICTION: pb.InferParameter(string_param=prediction_id or "")}
+def _named(info: RequestInfo | None) -> bytes:
+    """Return what says within a response which prediction it is, and whose: trailing metadata are the whole call's."""
+    if info is None:
+        return b""
+    parameters = {_PREDICTION: pb.InferParameter(string_param=info.prediction_id or "")}
+    if info.assignment is not None:
+        parameters[_TRAFFIC] = pb.InferParameter(string_param=info.role)
     return pb.ModelInferResponse(parameters=parameters).SerializeToString()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from starlette.types import Receive, Scope, Send
@@ -55,7 +56,8 @@ class OpenAIRoute:
         call = http_call(scope, receive, gateway.settings, more_headers={}, buffered_bytes=limit)
         try:
             with gateway.predictor.scope(call, channel) as cancel_scope:
-                whole = await self._answer(gateway, call, cancel_scope, send)
+                answer = partial(self._answer, gateway, call, cancel_scope, send)
+                whole = await gateway.predictor.shaped(call, answer)
         except Refused as exc:
             info.failed(exc)
             status, document = error_document(exc)

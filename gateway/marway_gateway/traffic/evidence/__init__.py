@@ -10,10 +10,21 @@ Nothing here knows of HTTP, stores or clocks: counts go in, verdicts come out.
 - `planning`: what a rollout would notice, and how soon.
 """
 
-from marway_gateway.traffic.evidence.counts import Evidence, Outcomes, QualityCounts, merged
+from marway_gateway.traffic.evidence.counts import Evidence, LiveQuality, Outcomes, QualityCounts, merged
 from marway_gateway.traffic.evidence.judging import judged
 from marway_gateway.traffic.evidence.memory import MemorySample
 from marway_gateway.traffic.evidence.planning import plan_of
 from marway_gateway.traffic.evidence.tally import Side, Tally
 
-__all__ = ["Evidence", "MemorySample", "Outcomes", "QualityCounts", "Side", "Tally", "judged", "merged", "plan_of"]
+__all__ = [
+    "Evidence",
+    "LiveQuality",
+    "MemorySample",
+    "Outcomes",
+    "QualityCounts",
+    "Side",
+    "Tally",
+    "judged",
+    "merged",
+    "plan_of",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from marway.wire.rollouts import GUARD_LIMITS, GuardEvidence, Verdict
@@ -11,10 +12,17 @@ from marway_gateway.traffic.evidence.capital import Batch, log_capital, log_mean
 from marway_gateway.traffic.evidence.counts import TESTS, Evidence, LiveCounts, PairCounts, QualityCounts
 from marway_gateway.traffic.evidence.memory import MemorySample, memory_evidence
 
-__all__ = ["TAIL", "Step", "judged", "log_worse", "test_limit"]
+__all__ = ["ACCUSED", "TAIL", "Step", "judged", "log_worse", "test_limit"]
 
 TAIL: Final = 0.1
 """Of the limit of `latency`, how much of it holds for the slowest requests (p99)."""
+ACCUSED: Final[Mapping[str, float]] = MappingProxyType({"quality": 0.25})
+"""From which part of its limit on a guard may call a candidate worse; all of it for those that are not named.
+
+To be sure that 3 % of accuracy are lost rather than 2 % takes ten times as many truths as rather than 0.5 %, while
+nobody who releases wants a version that is surely worse, be it by 1 %. In between a candidate may pass, fail, or be
+paused.
+"""
 _UNSIGNED: Final = frozenset({"shape", "disagreement"})
 """Tests where the candidate cannot be better than the base."""
 
@@ -45,10 +53,11 @@ def judged(
     """Return what each guard says of the candidate now.
 
     `worse`: "the candidate is worse by no more than the limit" is refuted, at alpha divided by the number of guards: a
-    candidate that is within all limits is called worse by any guard, ever, with a probability of at most alpha
-    (Bonferroni over guards, Ville over looks). `not_worse`: "it is worse by the limit or more" is refuted at alpha: a
-    candidate passes where ALL guards say so, which one that is not within every limit does with a probability of at
-    most alpha (Berger, 1982: Multiparameter hypothesis testing and acceptance sampling: no division needed).
+    candidate that is within all limits (`quality`: within a quarter of its own) is called worse by any guard, ever,
+    with a probability of at most alpha (Bonferroni over guards, Ville over looks). `not_worse`: "it is worse by the
+    limit or more" is refuted at alpha: a candidate passes where ALL guards say so, which one that is not within every
+    limit does with a probability of at most alpha (Berger, 1982: Multiparameter hypothesis testing and acceptance
+    sampling: no division needed).
 
     Callers' answers and copies are bet on with half of the stake each, for one request may be in both; evidence of
     steps is multiplied. So that a candidate that becomes bad late does not live on its good name, part of the stake is
@@ -147,7 +156,7 @@ def _quality(quality: QualityCounts | None, limit: float, level: float, alpha: f
         "base": sum(sum(each.base.values()) for each in quality.live),
         "candidate": sum(sum(each.candidate.values()) for each in quality.live),
     }
-    result = _tested([steps[at] for at in sorted(steps)], limit, level, alpha)
+    result = _tested([steps[at] for at in sorted(steps)], limit, level, alpha, accused=ACCUSED["quality"])
     return _guard([result], counts, limit, "no feedback on answers of this rollout has come yet")
 
 
@@ -162,10 +171,12 @@ class _Result(NamedTuple):
     level: float
 
 
-def _tested(steps: Sequence[Step], limit: float, level: float, alpha: float) -> _Result:
+def _tested(steps: Sequence[Step], limit: float, level: float, alpha: float, *, accused: float = 1.0) -> _Result:
     groups = _groups(steps)
     bound = upper_bound(groups, alpha)
-    return _Result(limit, log_worse(steps, limit), bound is not None and bound <= limit, _estimate(steps), bound, level)
+    return _Result(
+        limit, log_worse(steps, limit * accused), bound is not None and bound <= limit, _estimate(steps), bound, level
+    )
 
 
 def _groups(steps: Sequence[Step]) -> list[list[Batch]]:

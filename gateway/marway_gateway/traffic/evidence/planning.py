@@ -11,7 +11,7 @@ from typing import Final
 from marway.wire.rollouts import GUARD_LIMITS, GuardPlan, RolloutPlan, StepPlan
 from marway_gateway.traffic.evidence.capital import Batch, upper_bound
 from marway_gateway.traffic.evidence.counts import TESTS, live_batch
-from marway_gateway.traffic.evidence.judging import Step, log_worse, test_limit
+from marway_gateway.traffic.evidence.judging import ACCUSED, Step, log_worse, test_limit
 
 __all__ = ["least_s", "plan_of"]
 
@@ -28,7 +28,8 @@ _NOTES: Final[Mapping[str, str]] = MappingProxyType(
         "times its 99th percentile and 5 ms. Counted from the base's 200th answer on each gateway",
         "shape": "fields, types, kind of status and content, not values; only of copies",
         "disagreement": "decisions, not scores; only of copies. Who is to answer otherwise needs a higher limit",
-        "quality": "as fast as feedback comes: these times are for feedback on every request at once",
+        "quality": "as fast as feedback comes: these times are for the truth of every request at once. From a "
+        "quarter of the limit on a candidate may be rolled back",
         "memory": "the candidate's workers against the base's; found once it has grown by the limit",
     }
 )
@@ -134,13 +135,14 @@ class _Watch:
         self._guard, self._limit = guard, limit
         self._rate, self._share, self._pairs = rate_per_s, share, pairs_per_s
         self._time = step_time_s
+        self._accused = limit * ACCUSED.get(guard, 1.0)
         self._tests = TESTS.get(guard, (guard,))
 
     def plan(self, level: float, alpha: float) -> GuardPlan:
         """Return what it finds, and when."""
         found = {}
         for size in _SIZES:
-            if size > self._limit:
+            if size > self._accused:
                 after = _least(partial(self._worse, level=level, size=size), self._time)
                 if after is not None:
                     found[f"{size:g}"] = round(after, 1)
@@ -157,7 +159,7 @@ class _Watch:
     def _worse(self, seconds: float, *, level: float, size: float) -> bool:
         # The stake is divided among the tests of a guard; a change is one of the first of them.
         needed = -math.log(level / len(self._tests))
-        return log_worse([self._expected(self._tests[0], size, seconds)], self._limit) >= needed
+        return log_worse([self._expected(self._tests[0], size, seconds)], self._accused) >= needed
 
     def _passes(self, seconds: float, alpha: float) -> bool:
         for test in self._tests:

@@ -14,7 +14,7 @@ import pytest
 
 from marway.errors import RegistryUnavailable
 from marway.objects import DirectoryStore
-from marway.serving import ServingSettings
+from marway.serving import QualityRule, ServingSettings
 from marway.wire.request import RequestIds
 from marway_gateway.observe.metrics import Metrics
 from marway_gateway.observe.observations import Limits, Observations
@@ -269,3 +269,20 @@ def test_what_a_sidecar_says_that_is_no_model_run_costs_no_row(
         (None, None, None),
         (0.001, 2, False),
     ]
+
+
+def test_what_a_rollout_goes_by_is_written_soon(
+    observing: Callable[..., Observations], store: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers of a candidate, or to a copy, whose quality is declared wait two seconds at most; all others as told."""
+    monkeypatch.setattr("marway_gateway.observe.observations.observations._AWAITED_S", 0.0)
+    judged = ServingSettings(quality=(QualityRule(kind="correct"),))
+    observed = observing(Limits(flush_s=60))
+    began = time.monotonic()
+    observed.add(info("plain", role="candidate"), 0.01)
+    observed.add(info("calm", serving=judged), 0.01)
+    observed.add(info("awaited", serving=judged), 0.01)
+    observed.add(info("awaited", serving=judged, role="shadow"), 0.01)
+    until(lambda: any("awaited" in key for key in store.keys("observations/")))
+    assert time.monotonic() - began < 5
+    assert not any("plain" in key or "calm" in key for key in store.keys("observations/"))

@@ -1,0 +1,1 @@
+"""What proofs other than those of a load say of a version."""

@@ -1,0 +1,1 @@
+"""Protected labels: what they ask for before they move, and what of it is missing."""

@@ -1,0 +1,1 @@
+"""What copies of a label's requests told of a version: counted by gateways, kept beside the models, read by anybody."""

@@ -1,0 +1,51 @@
+"""What feedback says of a rollout, as the guard `quality` takes it: one gateway among all joins it, and all read it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+from marway_gateway.traffic.evidence import LiveQuality, QualityCounts
+from marway_gateway.traffic.rollouts.running import Failure, Running
+from marway_observations.rollouts.results import PARTS, RolloutQuality
+
+__all__ = ["guards_of", "quality_counts", "take_in"]
+
+_QUALITY: Final = "quality"
+
+
+def take_in(running: Running, found: RolloutQuality | None) -> None:
+    """Keep what was read of a rollout's feedback; a declared bound that is surely breached ends it."""
+    running.quality = found
+    if found is not None and found.breached is not None:
+        running.failure = Failure(_QUALITY, found.breached)
+
+
+def guards_of(running: Running) -> Mapping[str, float | None]:
+    """Return the guards to judge by: `quality` is none where the versions declare nothing that it could go by."""
+    guards, found = running.traffic.guards, running.quality
+    if found is None or found.guard is not None:
+        return guards
+    return {guard: limit for guard, limit in guards.items() if guard != _QUALITY}
+
+
+def quality_counts(found: RolloutQuality | None) -> QualityCounts | None:
+    """Return losses from 0 to 1, and differences of them, in place of the eighths that they are stored in."""
+    if found is None or found.guard is None:
+        return None
+    pairs: Counter[str] = Counter()
+    live = []
+    for each in found.guard.steps:
+        pairs.update(_fractions(each.pairs))
+        if 0 < each.share < 1 and (each.base or each.candidate):
+            live.append(
+                LiveQuality(
+                    step=each.step, share=each.share, base=_fractions(each.base), candidate=_fractions(each.candidate)
+                )
+            )
+    return QualityCounts(pairs=dict(pairs), live=tuple(live))
+
+
+def _fractions(counts: Mapping[int, int]) -> dict[str, int]:
+    return {f"{eighths / PARTS:g}": count for eighths, count in counts.items()}
