@@ -16,13 +16,15 @@ from typing import Any
 
 import machine
 from documents import Table, add_output, write
-from evidence_runs import ACCUSED, LIMITS, Candidate, Outcome, fixed_sample, live_only, many_gateways, rollout, watched
+from evidence_runs import LIMITS, Candidate, Outcome, fixed_sample, live_only, many_gateways, rollout, watched
+
+from marway_gateway.traffic.evidence.judging import tolerated
 
 RESULT = Path(__file__).parent / "results" / "evidence.md"
 RATE = 100
 SEED = 20_261_130
 WATCHED_S = 600
-HARMLESS = {guard: Candidate({guard: limit * ACCUSED.get(guard, 1.0)}) for guard, limit in LIMITS.items()}
+HARMLESS = {guard: Candidate({guard: tolerated(guard, limit)}) for guard, limit in LIMITS.items()}
 """As bad as a guard lets it be (`quality`: a quarter of that): the hardest candidates that no guard may accuse."""
 CHANGES = {
     "fails for 1 % of inputs (the limit)": Candidate({"errors": 0.01}),

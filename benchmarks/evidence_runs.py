@@ -11,7 +11,7 @@ from marway.wire.rollouts import GUARD_LIMITS
 from marway_gateway.traffic.evidence import Evidence, QualityCounts, judged, merged
 from marway_gateway.traffic.evidence.capital import Batch, log_mean
 from marway_gateway.traffic.evidence.counts import LiveCounts, PairCounts
-from marway_gateway.traffic.evidence.judging import ACCUSED, Step, log_worse, test_limit
+from marway_gateway.traffic.evidence.judging import Step, log_worse, test_limit, tolerated
 from marway_gateway.traffic.evidence.planning import least_s
 
 LIMITS = {guard: limit for guard, limit in GUARD_LIMITS.items() if guard != "memory"}
@@ -160,9 +160,7 @@ def watched(candidate: Candidate, rate: int, seconds: int, seed: int) -> bool:
         run = Simulation(Candidate({"latency": LIMITS[guard], "tail": LIMITS[guard] / 10}), rate, seed, {guard: None})
     # One guard has all of alpha here: the bound is the same as for all of them together. Only the case against it is
     # looked at, which `judged` does beside much else.
-    return any(
-        run.case(LIMITS[guard] * ACCUSED.get(guard, 1.0)) >= -math.log(ALPHA) for _ in _looks(run, 0.01, seconds)
-    )
+    return any(run.case(tolerated(guard, LIMITS[guard])) >= -math.log(ALPHA) for _ in _looks(run, 0.01, seconds))
 
 
 def _looks(run: Simulation, share: float, seconds: int) -> Iterator[None]:

@@ -1,6 +1,8 @@
-"""A release without a gateway: a label is moved in the registry itself, where no pod can be asked."""
+"""A release, or the start of a rollout, without a gateway: in the registry itself, where no pod can be asked."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from marway.answers.comparison import compare_stored
 from marway.errors import VersionNotFound
@@ -8,7 +10,7 @@ from marway.refs import Reference, check_label
 from marway.registry import Change, Registry
 from marway.wire.comparison import Comparison, refusal
 
-__all__ = ["release_directly"]
+__all__ = ["release_directly", "start_rollout_directly"]
 
 
 def release_directly(
@@ -55,6 +57,43 @@ def release_directly(
         require_proof=True,
         unproved_first=unproved_first,
         by=by,
+    )
+    return change, comparison
+
+
+def start_rollout_directly(
+    registry: Registry,
+    model: str,
+    version: str,
+    *,
+    label: str,
+    if_currently: str | None = None,
+    force: bool = False,
+    by: str,
+    **asked: Any,
+) -> tuple[Change, Comparison]:
+    """Start a rollout of a version that a pod has proved, after a look at published golden answers. Blocks.
+
+    Arguments, results and errors are those of `Registry.start_rollout` and `release_directly`.
+    """
+    check_label(label)
+    registry.check_there()
+    name = registry.find(model)
+    current = registry.state(name).labels.get(label)
+    comparison = Comparison(version=version, base=current, method="stored", not_compared="its start was forced")
+    if not force and current is not None:
+        comparison = _compared(registry, name, version, label, current, comparison, unproved_first=False)
+        if comparison.refused and if_currently in (None, current):
+            raise refusal(comparison, model=name, label=label)
+    change = registry.start_rollout(
+        name,
+        version,
+        label=label,
+        if_currently=if_currently if force else if_currently or current,  # what it was compared with
+        forced=force,
+        require_proof=True,
+        by=by,
+        **asked,
     )
     return change, comparison
 

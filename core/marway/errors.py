@@ -214,9 +214,8 @@ class ReleaseRefused(Conflict, code="release_refused"):
         comparison: Comparison | None = None,
         model: str | None = None,
         version: str | None = None,
-        retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message, model=model, version=version, retry_after_s=retry_after_s)
+        super().__init__(message, model=model, version=version)
         self.comparison = comparison
 
 
@@ -250,12 +249,7 @@ class ModelError(MarwayError, code="model_error"):
     """
 
     def __init__(
-        self,
-        message: str,
-        *,
-        status: int = 500,
-        model: str | None = None,
-        version: str | None = None,
+        self, message: str, *, status: int = 500, model: str | None = None, version: str | None = None
     ) -> None:
         super().__init__(message, model=model, version=version)
         self.status = status

@@ -150,7 +150,10 @@ def test_paths(tmp_path: Path) -> None:
     admin |= {f"/models/{{model}}/labels/{{label}}{after}" for after in ("", "/rollback")}
     rollout = "/models/{model}/labels/{label}/rollout"
     admin |= {rollout, *(f"{rollout}/{verb}" for verb in ("promote", "abort", "pause", "resume"))}
-    admin |= {f"/models/{{model}}/versions/{{version}}/{after}" for after in ("compare", "load", "pods", "unload")}
+    admin |= {"/models/{model}/labels/{label}/protection", "/models/{model}/labels/{label}/approvals"}
+    admin |= {"/models/{model}/contracts", "/models/{model}/contracts/{consumer}/{name}"}
+    verbs = ("compare", "contracts", "load", "pods", "unload")
+    admin |= {f"/models/{{model}}/versions/{{version}}/{after}" for after in verbs}
     admin |= {f"/v2/repository/{path}" for path in ("index", "models/{model}/load", "models/{model}/unload")}
     assert set(create_app(settings).openapi()["paths"]) == shared | public | {"/ping"}
     assert set(create_admin_app(settings).openapi()["paths"]) == shared | admin

@@ -13,7 +13,7 @@ from marway.answers.difference import shown_value, value_difference
 from marway.answers.fields import Fields, field_changes
 from marway.answers.golden import GoldenAnswer, Tolerance, is_json
 from marway.errors import InvalidInput, clip
-from marway.protection.contracts import Contract
+from marway.protection.contracts import Contract, check_field
 from marway.wire.comparison import field_change
 
 __all__ = ["answer_from_body", "broken_by", "check_expected", "expected_answer"]
@@ -43,9 +43,10 @@ def check_expected(contract: Contract) -> None:
     """Refuse a contract that no answer could break, or that its own expected answer breaks.
 
     Raises:
-        InvalidInput: A field finds nothing in the expected answer.
+        InvalidInput: A field is no JMESPath, or finds nothing in the expected answer.
     """
     for field in contract.fields:
+        check_field(field)
         if _found(field, contract.value) is None:
             raise InvalidInput(
                 f"{clip(field, 80)!r} finds nothing in the expected answer {shown_value(contract.value)}: name a field "

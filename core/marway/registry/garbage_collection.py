@@ -12,6 +12,7 @@ Ages are by the store's clock, which is the same for all: that of one machine ma
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -23,7 +24,7 @@ from marway.records import GcMark, VersionRecord, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
 from marway.registry.encoding import decode
-from marway.registry.reading import Reading
+from marway.registry.traffic.expiring import ExpiringRollouts
 
 __all__ = ["GRACE", "GarbageCollection", "GcReport"]
 
@@ -44,7 +45,7 @@ class GcReport:
         waiting: Marked earlier, not yet for a day.
         deleted: Deleted, with their proofs.
         kept: Marked earlier, in use again.
-        swept: Temporary files and unfinished uploads of writes that were interrupted.
+        swept: Temporary files, unfinished uploads and contracts of writes that were interrupted.
     """
 
     marked: list[str] = field(default_factory=list)
@@ -52,16 +53,18 @@ class GcReport:
     deleted: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     swept: list[str] = field(default_factory=list)
+    expired: list[str] = field(default_factory=list)
 
 
-class GarbageCollection(Reading):
+class GarbageCollection(ExpiringRollouts):
     """Deletes what nobody can reach."""
 
     def gc(self, *, dry_run: bool = False, now: datetime | None = None) -> GcReport:
         """Mark what is unused, and delete what has been for a day.
 
         Unused are archives, golden answers and wheels of no version, or only of deleted ones, and records whose
-        publish was given up. Deleted versions keep their record, so that their name and id stay taken.
+        publish was given up. Deleted versions keep their record, so that their name and id stay taken. What was counted
+        of rollouts goes `ROLLOUT_KEPT` after they ended.
 
         Args:
             dry_run: Change nothing; the report says what would be done.
@@ -84,8 +87,22 @@ class GarbageCollection(Reading):
             self._forget(mark, now, report, dry_run=dry_run)
         if condemned:
             self._execute(condemned, report)
+        report.swept.extend(self._contracts_left(now, dry_run=dry_run))
+        report.expired.extend(self._rollouts_over(now, dry_run=dry_run))
         report.swept.extend(self._store.sweep(older_than_s=GRACE.total_seconds(), dry_run=dry_run))
         return report
+
+    def _contracts_left(self, now: datetime, *, dry_run: bool) -> Iterator[str]:
+        """Delete what no state names, of contracts whose add or removal was interrupted; yield their keys."""
+        for name in list(self._store.children(keys.CONTRACTS)):
+            stored = list(self._store.keys(keys.contracts_prefix(name)))
+            # Read after them: what was added since is named by now, or is younger than any add takes.
+            named = {keys.contract_object_key(name, ref.id) for ref in self.state(name).contracts.values()}
+            for key in stored:
+                if key not in named and self._age(key, now) >= GRACE:
+                    if not dry_run:
+                        self._store.delete(key)
+                    yield key
 
     def _scan(self) -> tuple[set[str], set[str]]:
         """Return the keys that versions refer to, and those of records that no pointer leads to."""

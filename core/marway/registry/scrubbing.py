@@ -10,6 +10,7 @@ from typing import Final
 
 from marway.errors import InvalidRecord, RegistryUnavailable
 from marway.objects import ObjectMissing
+from marway.protection.contracts import Contract
 from marway.records import GcMark, HistoryChunk, ModelState, Pointer, Proof, VersionRecord
 from marway.registry import history, keys
 from marway.registry.base import digest_of
@@ -26,6 +27,7 @@ _RECORD: Final = f"{_BACKUP}; without one, publish the model as a new version an
 _MENDED: Final = {keys.ARCHIVES: _AGAIN, keys.BUNDLES: _AGAIN, keys.GOLDEN: _GOLDEN, keys.WHEELS: _WHEEL}
 _CHECK: Final = "delete it, and check the version again, as with marway replay"
 _PROOF: Final = "delete it; the next release through a gateway proves the version again"
+_CONTRACT: Final = "have its consumer add the contract again (`marway contract add`)"
 _MARK: Final = "delete it: gc makes it again"
 
 
@@ -62,6 +64,8 @@ class Scrubbing(Reading):
         yield from self._each(self._store.keys("ids/"), self._pointer_of, f"delete it, then {_AGAIN}")
         yield from self._each(self._store.keys("proofs/"), self._proof, _PROOF)
         yield from self._each(self._store.keys("checks/"), self._proof, _CHECK)
+        contracts = self._store.keys(keys.CONTRACTS)
+        yield from self._each(contracts, lambda key: self._read(Contract, key), _CONTRACT)
         yield from self._each(self._store.keys(keys.GC), lambda key: self._read(GcMark, key), _MARK)
 
     def _each(self, found: Iterable[str], read: Callable[[str], object], mend: str) -> Iterator[Damage]:

@@ -8,9 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from marway.protection.contracts import consumers_of
 from marway.records import HistoryEntry, Proof, VersionRecord, overrides
 from marway.refs import check_label, parse_reference
 from marway.registry import ModelSummary, Registry, open_registry
+from marway.text import printable
+from marway.traffic import Traffic
+from marway_ops.cli.protect import protection_words
+from marway_ops.cli.rollouts.words import rollout_words, traffic_lines
 from marway_ops.shell.options import (
     JsonOption,
     LimitOption,
@@ -90,7 +95,13 @@ def _model(found: Registry, name: str) -> dict[str, Any]:
         "name": name,
         "labels": dict(sorted(state.labels.items())),
         "versions": [version for version in found.versions(name) if version not in state.tombstones],
+        "protected": {
+            label: {name: getattr(each, name) for name in ("approvals", "require", "freeze")}
+            for label, each in sorted(state.protection.items())
+        },
+        "contracts": sorted(state.contracts),
         "serving": overrides(state.serving),
+        "traffic": {label: each.model_dump(mode="json") for label, each in sorted(state.traffic.items())},
         "deleted": {version: grave.model_dump(mode="json") for version, grave in sorted(state.tombstones.items())},
         "generation": state.generation,
     }
@@ -105,6 +116,14 @@ def _print_model(document: dict[str, Any]) -> None:
         (version, f"deleted {grave['at'][:19]} by {grave['by']}") for version, grave in document["deleted"].items()
     ]
     print_table((document["name"], "labels"), rows)
+    for label in document["protected"]:
+        typer.echo(f"{label} is protected: `marway protect {document['name']} --label {label}` says how")
+    if document["contracts"]:
+        consumers = ", ".join(consumers_of(document["contracts"]))
+        typer.echo(f"{len(document['contracts'])} contracts of consumers: {consumers}")
+    for label, traffic in document["traffic"].items():
+        for line in traffic_lines(label, Traffic.model_validate(traffic)):
+            typer.echo(printable(line))
     for key, settings in document["serving"].items():
         typer.echo(f"serving overridden for {'all versions' if key == '*' else key}: {json.dumps(settings)}")
 
@@ -170,6 +189,10 @@ def history(
 
 
 def _what(entry: HistoryEntry) -> str:
+    if (said := protection_words(entry)) is not None:
+        return said
+    if entry.rollout is not None:
+        return rollout_words(entry, entry.rollout)
     if entry.kind == "serving" and entry.serving is not None:
         changes = [f"{name}={json.dumps(value)}" for name, value in entry.serving.set.items()]
         changes += [f"{name} unset" for name in entry.serving.unset]
@@ -177,4 +200,6 @@ def _what(entry: HistoryEntry) -> str:
     if entry.kind == "tombstone":
         return f"deleted {entry.from_version}"
     how = {"rollback": " (rollback)", "label": " (forced)" if entry.forced else ""}.get(entry.kind, "")
+    if entry.approved_by:
+        how += f" (agreed: {', '.join(entry.approved_by)})"
     return f"{entry.label} {entry.from_version or 'none'} → {entry.to_version}{how}"

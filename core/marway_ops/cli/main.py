@@ -18,12 +18,16 @@ from marway import __version__
 from marway.errors import MarwayError
 from marway.text import printable
 from marway_ops.cli.changes import delete, rollback, serving
+from marway_ops.cli.contracts import contract
 from marway_ops.cli.doctor import doctor
 from marway_ops.cli.gc import gc
 from marway_ops.cli.listings import history, models, show
 from marway_ops.cli.logs import logs
 from marway_ops.cli.pods import drain, load, pin, pods, unload
 from marway_ops.cli.predict import predict
+from marway_ops.cli.protect import approve, protect
+from marway_ops.cli.rollouts import rollout
+from marway_ops.cli.shadow import shadow
 from marway_ops.cli.up import up
 from marway_ops.shell.environment import unknown_variables
 from marway_ops.shell.options import DEBUG_ENV
@@ -38,6 +42,8 @@ _VERBS = (
     show,
     history,
     rollback,
+    protect,
+    approve,
     serving,
     pods,
     drain,
@@ -75,6 +81,9 @@ def build_app() -> typer.Typer:
 
     for verb in _VERBS:
         app.command()(verb)
+    app.add_typer(shadow, name="shadow")
+    app.add_typer(rollout)
+    app.add_typer(contract)
     for entry in sorted(entry_points(group="marway.verbs"), key=lambda found: found.name):
         entry.load()(app)
     return app

@@ -5,6 +5,7 @@ does not fail or answer in another form where the version before it does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from marway.deadline import Deadline
@@ -12,10 +13,9 @@ from marway.errors import AnswersDiffer, LoadFailed, MarwayError
 from marway.records import VersionRecord
 from marway.refs import Reference, check_label, check_model_id, check_version
 from marway.registry import Change, Registry
-from marway.registry.traffic.starting import planned_traffic
 from marway.serving import ServingSettings
 from marway.wire.comparison import Comparison, refusal
-from marway_gateway.admin.contracts import ContractChecks, broken
+from marway_gateway.admin.contracts import ContractChecks
 from marway_gateway.admin.loading import Loader, PodLoad
 from marway_gateway.admin.parameters import Caller
 from marway_gateway.admin.registry_writer import RegistryWriter
@@ -115,14 +115,17 @@ class Releaser:
         check_version(start.version)
         registry = self._writer.registry
         settings = start.settings()
+        asked = {**settings, "if_currently": start.if_currently}
         known = await self._writer.call(_known, registry, model, start.version, label, caller.op_id)
         loads: Sequence[PodLoad] = ()
         why = "it was started before" if known.made else "its start was forced"
         comparison = Comparison(version=start.version, base=known.current, not_compared=why)
         if not known.made:
             # What it says is looked at before a pod is asked for anything.
-            planned_traffic(start.version, rollout=caller.op_id or "", by=caller.by, **settings)
-            if not start.force and known.current is not None:
+            await self._writer.call(
+                partial(registry.plan_rollout, known.record.name, start.version, label=label, by=caller.by, **asked)
+            )
+            if not start.force:
                 loads, comparison = await self._examined(known, label, caller.by, deadline=deadline)
         _, change = await self._writer.change(
             registry.start_rollout,
@@ -170,10 +173,7 @@ class Releaser:
             raise _refused(exc, record, label, known.current) from exc
         if comparison.refused:
             raise refusal(comparison, model=record.name, label=label)
-        if known.current != record.version:
-            report = await self.contracts.keep(pod, record, label, deadline=deadline)
-            if report.broken:
-                raise broken(report, record, label, known.current)
+        await self.contracts.keep(pod, record, label, deadline=deadline)
         return loads, comparison
 
     async def _compared(

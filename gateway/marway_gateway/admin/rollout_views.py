@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 from marway.registry.traffic.status import RolloutStatus
 from marway.traffic import STEPS
 from marway.wire.comparison import Comparison
+from marway.wire.rollouts import RolloutPlan
 from marway_gateway.admin.views import ChangeView, PodLoadView
 from marway_gateway.json_models import JsonModel, examples
 
@@ -144,11 +145,15 @@ class RolloutView(RolloutStatus):
 
 
 class RolloutStartView(JsonModel):
-    """A rollout that was started, where its candidate was loaded before, and how it compares with the base."""
+    """A rollout that is planned, or that was started: where its candidate was loaded, and how it compares."""
 
-    model_config = examples({"rollout": _STATUS, "change": None, "loads": [], "comparison": None})
+    model_config = examples(
+        {"plan": None, "base": "1.0", "rollout": _STATUS, "change": None, "loads": [], "comparison": None}
+    )
 
+    plan: RolloutPlan | None = Field(description="What it would do and notice, where only that was asked for.")
+    base: str = Field(description="The version that the label points at.")
     rollout: RolloutView | None = Field(description="Null where only the plan was asked for.")
     change: ChangeView | None
-    loads: tuple[PodLoadView, ...] = Field(description="None for a start that was forced.")
+    loads: tuple[PodLoadView, ...] = Field(description="None for a plan, and for a start that was forced.")
     comparison: Comparison | None

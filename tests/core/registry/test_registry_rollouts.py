@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from marway.errors import InvalidInput, MarwayError, ProofMissing, StateConflict
 from marway.records import HistoryEntry, Proof, utc_now
 from marway.refs import new_ulid
 from marway.registry import Change, Registry, keys
+from marway.registry.traffic.expiring import ROLLOUT_KEPT
 from marway.traffic import GUARDS, RolloutChange, Traffic
 from support.registry import Publish
 
@@ -54,7 +56,7 @@ def test_started(registry: Registry) -> None:
     assert now is not None
     assert (now.rollout, now.base, now.candidate, now.percent, now.step) == (rollout, "1", "2", 2, 0)
     assert now.steps == (2, 10, 100)
-    assert set(now.guards) == set(GUARDS)
+    assert set(now.guards) == set(GUARDS) - {"quality"}  # no rule says what that is
     assert [(rule.version, rule.percent) for rule in now.shadow] == [("2", 100)]
     assert at(registry) == "1"
     entry = newest(registry)
@@ -198,6 +200,7 @@ def test_what_contradicts_a_rollout_is_refused(registry: Registry) -> None:
         ({"guards": {"error": None}}, "did you mean 'errors'"),
         ({"guards": {"errors": 0.0}}, "a number above 0"),
         ({"guards": {}}, "would promote anything"),
+        ({"guards": {"quality": None}}, "intent 2 has no quality rule"),
         ({"sticky": "cookie"}, "that sticky"),
         ({"alpha": 1.0}, "that alpha"),
         ({"step_time_s": 0}, "that step_time_s"),
@@ -280,6 +283,22 @@ def test_a_label_that_goes_takes_its_copies_along(registry: Registry) -> None:
     registry.start_shadow("intent", "3", **HERE)
     registry.delete("intent", "1", forced=True, by="test")
     assert registry.state("intent").traffic == {}
+
+
+def test_what_is_kept_of_old_rollouts_goes(registry: Registry) -> None:
+    """gc takes what is beside a rollout that is long over, all at once, and nothing of one that runs, however old."""
+    over, runs = start(registry), ""
+    registry.store.create(f"{keys.evidence_prefix('intent', over)}a.json", b"{}")
+    registry.abort_rollout("intent", **HERE)
+    runs = start(registry)
+    assert registry.gc(now=utc_now() + ROLLOUT_KEPT - timedelta(hours=1)).expired == []
+    later = utc_now() + ROLLOUT_KEPT + timedelta(hours=1)
+    old = [f"{keys.evidence_prefix('intent', over)}a.json", keys.rollout_key("intent", over)]
+    assert registry.gc(now=later, dry_run=True).expired == old
+    assert registry.gc(now=later).expired == old
+    assert list(registry.store.keys(keys.ROLLOUTS)) == [keys.rollout_key("intent", runs)]
+    status, _ = registry.rollout_status("intent", rollout=over)
+    assert (status.state, status.steps, [move.action for move in status.changes]) == ("aborted", (), ["start", "abort"])
 
 
 def test_older_readers(registry: Registry) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,7 +19,7 @@ from marway.registry.traffic.states import divided, with_shadow
 from marway.text import did_you_mean
 from marway.traffic import GUARDS, STEPS, RolloutChange, RolloutRecord, ShadowRule, Traffic, whole_steps
 
-__all__ = ["StartingRollouts", "planned_traffic"]
+__all__ = ["StartingRollouts"]
 
 
 class StartingRollouts(Moving):
@@ -57,7 +59,7 @@ class StartingRollouts(Moving):
             step_time_s: How long a step may take before a person is to look at it.
             sticky: What callers keep their side by.
             shadow_percent: How many of a hundred answers of the base are asked of the candidate as well; 0 for none.
-            guards: What is watched, and its limit; None is every guard at its default.
+            guards: What is watched, and its limit; None is all that can be judged, at their defaults.
             alpha: Bound for the probability that a candidate no worse than the base is rolled back.
             policy: `steps`, or `thompson`, which moves the percent between ``floor`` and ``cap``.
             floor: As ``policy`` says.
@@ -77,7 +79,7 @@ class StartingRollouts(Moving):
         """
         check_label(label)
         rollout = rollout or new_ulid()
-        planned = planned_traffic(
+        planned = _planned(
             candidate,
             rollout=rollout,
             steps=steps,
@@ -97,8 +99,7 @@ class StartingRollouts(Moving):
         change = RolloutChange(id=rollout, action="start", candidate=candidate, percent=planned.percent)
 
         def start(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
-            self._not_deleted(record, state)
-            base = _may_start(record, state, label, if_currently)
+            traffic = self._begun(record, state, label, planned, if_currently, named=guards is not None, at=entry.at)
             if require_proof and not forced and not self.is_proved(record):
                 raise ProofMissing(
                     f"no pod has loaded {record.name} {candidate} and reproduced its golden answers yet, so its "
@@ -110,11 +111,8 @@ class StartingRollouts(Moving):
             if require_proof and not forced:
                 self._check_contracts(state, record, label)
             self._check_protected(state, record, label, movers=(by,))
-            there = state.traffic.get(label)
-            others = () if there is None else (rule for rule in there.shadow if rule.version != candidate)
-            begun = {"base": base, "began": entry.at, "step_began": entry.at, "shadow": (*others, *planned.shadow)}
-            traffic = planned.model_copy(update=begun)
-            return divided(state, label, traffic), entry.model_copy(update={"from_version": base, "to_version": base})
+            stays = {"from_version": traffic.base, "to_version": traffic.base}
+            return divided(state, label, traffic), entry.model_copy(update=stays)
 
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=note, forced=forced, rollout=change)
         now = self.state(record.name)
@@ -134,8 +132,48 @@ class StartingRollouts(Moving):
             self._create(keys.rollout_key(record.name, rollout), written)
         return self._change(record.name, start, entry, new_op=op_id is None)
 
+    def plan_rollout(
+        self, name: str, candidate: str, *, label: str = DEFAULT_LABEL, if_currently: str | None = None, **asked: Any
+    ) -> Traffic:
+        """Return how a rollout would divide requests now, as `start_rollout` takes it; nothing is changed.
 
-def planned_traffic(
+        Raises:
+            MarwayError: As `start_rollout`; whether the candidate is proved is not looked at.
+        """
+        check_label(label)
+        record = self._published_record(self.find(name), candidate)
+        planned = _planned(candidate, rollout=new_ulid(), **asked)
+        named = asked.get("guards") is not None
+        state = self.state(record.name)
+        return self._begun(record, state, label, planned, if_currently, named=named, at=planned.began)
+
+    def _begun(
+        self,
+        record: VersionRecord,
+        state: ModelState,
+        label: str,
+        planned: Traffic,
+        if_currently: str | None,
+        *,
+        named: bool,
+        at: datetime,
+    ) -> Traffic:
+        """Return how a label is divided once a rollout begins; copies to other versions go on beside it."""
+        self._not_deleted(record, state)
+        base = _may_start(record, state, label, if_currently)
+        there = state.traffic.get(label)
+        others = () if there is None else (rule for rule in there.shadow if rule.version != record.version)
+        begun = {
+            "base": base,
+            "began": at,
+            "step_began": at,
+            "shadow": (*others, *planned.shadow),
+            "guards": _judged(record, state, planned.guards, named=named),
+        }
+        return planned.model_copy(update=begun)
+
+
+def _planned(
     candidate: str,
     *,
     rollout: str,
@@ -190,7 +228,7 @@ def planned_traffic(
 
 
 def _guards(given: Mapping[str, float | None] | None) -> dict[str, float | None]:
-    guards = dict.fromkeys(GUARDS) if given is None else dict(given)
+    guards = dict.fromkeys(guard for guard in GUARDS if guard != "quality") if given is None else dict(given)
     if not guards:
         raise InvalidInput(f"a rollout without guards would promote anything: there are {', '.join(GUARDS)}")
     for name, limit in guards.items():
@@ -199,6 +237,22 @@ def _guards(given: Mapping[str, float | None] | None) -> dict[str, float | None]
             raise InvalidInput(f"there is no guard {clip(name, 60)!r}: there are {', '.join(GUARDS)}{meant}")
         if limit is not None and not (math.isfinite(limit) and limit > 0):
             raise InvalidInput(f"the limit of guard {name} is {limit}: give a number above 0, such as {name}=0.01")
+    return guards
+
+
+def _judged(
+    record: VersionRecord, state: ModelState, guards: Mapping[str, float | None], *, named: bool
+) -> Mapping[str, float | None]:
+    """Return what is watched: quality as well where that can be told from feedback and nobody said what is wanted."""
+    if state.serving_for(record).quality:
+        return guards if named else {**guards, "quality": None}
+    if "quality" in guards:
+        raise InvalidInput(
+            f"{record.name} {record.version} has no quality rule, so that guard quality could not judge it: give it "
+            f"one (`marway serving {record.name} --set quality=…`), or leave the guard out",
+            model=record.name,
+            version=record.version,
+        )
     return guards
 
 

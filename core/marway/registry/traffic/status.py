@@ -14,8 +14,10 @@ from marway.records import HistoryEntry
 from marway.refs import DEFAULT_LABEL, check_label
 from marway.registry import history, keys
 from marway.registry.reading import Reading
+from marway.registry.traffic.reports import RolloutReports
 from marway.stored import Frozen
 from marway.traffic import RolloutAction, RolloutRecord, Traffic
+from marway.wire.rollouts import GuardEvidence
 
 __all__ = ["ReadingRollouts", "RolloutMove", "RolloutState", "RolloutStatus"]
 
@@ -86,19 +88,12 @@ class RolloutStatus(Frozen):
     ended: datetime | None = None
     guard: str | None = None
     reason: str | None = None
-    evidence: Mapping[str, Any] = Field(default_factory=dict)
+    evidence: Mapping[str, GuardEvidence] = Field(default_factory=dict)
     evidence_missing: str | None = None
     changes: tuple[RolloutMove, ...] = ()
 
 
-class _Report(Frozen):
-    """`rollouts/<model>/<rollout>/reports/<op_id>.json`: on what a change was decided, stored before it was made."""
-
-    step_s: float | None = None
-    evidence: Mapping[str, Any] = Field(default_factory=dict)
-
-
-class ReadingRollouts(Reading):
+class ReadingRollouts(RolloutReports, Reading):
     """Reads rollouts that run, and that ended."""
 
     def rollout_status(
@@ -138,7 +133,7 @@ class ReadingRollouts(Reading):
     ) -> RolloutStatus:
         first, last = entries[0], entries[-1]
         moves = tuple(_move(entry) for entry in entries)
-        begun = running or self._begun(model, rollout)
+        begun = running or self._written(model, rollout)
         facts: dict[str, Any] = {}
         if begun is not None:
             names = ("steps", "step_time_s", "sticky", "policy", "floor", "cap", "guards", "alpha")
@@ -167,7 +162,7 @@ class ReadingRollouts(Reading):
             **facts,
         )
 
-    def _begun(self, model: str, rollout: str) -> Traffic | None:
+    def _written(self, model: str, rollout: str) -> Traffic | None:
         """Return how a rollout was to go; None once gc has taken that."""
         try:
             return self._read(RolloutRecord, keys.rollout_key(model, rollout)).traffic
@@ -177,9 +172,8 @@ class ReadingRollouts(Reading):
     def _decided_on(self, model: str, rollout: str, moves: Sequence[RolloutMove]) -> dict[str, Any]:
         """Return the evidence that was stored with the newest change that has some."""
         for move in reversed(moves):
-            try:
-                report = self._read(_Report, keys.report_key(model, rollout, move.op_id))
-            except ObjectMissing:
+            report = self.report(model, rollout, move.op_id)
+            if report is None:
                 continue
             return {"evidence": report.evidence, "step_s": report.step_s}
         return {"evidence_missing": "none was stored when it ended"}

@@ -1,0 +1,74 @@
+"""What a rollout would do and notice, at the rate at which requests come just now."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from functools import partial
+from typing import Final
+
+from prometheus_client import generate_latest
+
+from marway.refs import check_model_id
+from marway.wire.rollouts import RolloutPlan
+from marway_gateway.admin.rollout_views import RolloutStart
+from marway_gateway.gateway import Gateway
+from marway_gateway.traffic.evidence import plan_of
+
+__all__ = ["plan_rollout"]
+
+_LOOK_S: Final = 2.0
+"""For so long requests are counted: a person waits for it."""
+_COUNT: Final = re.compile(rb"^marway_gateway_request_duration_seconds_count\{(.*)\} (\S+)$", re.MULTILINE)
+
+
+async def plan_rollout(
+    gateway: Gateway, model: str, label: str, start: RolloutStart, *, rate_per_s: float | None
+) -> tuple[RolloutPlan, str]:
+    """Return what a rollout would do, and the label's version; nothing is changed.
+
+    Args:
+        gateway: Whose requests are counted, of all its processes.
+        model: The model.
+        label: The label.
+        start: What is asked for.
+        rate_per_s: Requests of the label a second; None has those counted that come in two seconds.
+
+    Raises:
+        MarwayError: As for the start itself.
+    """
+    registry = gateway.reader.registry
+    asked = {**start.settings(), "if_currently": start.if_currently}
+    plan = partial(registry.plan_rollout, check_model_id(model), start.version, label=label, by="plan", **asked)
+    traffic = await gateway.reader.call(plan)
+    name = await gateway.reader.call(registry.find, model)
+    assert traffic.base is not None
+    if rate_per_s is None:
+        rate_per_s = await _rate(gateway, name, traffic.base)
+    found = plan_of(
+        traffic.guards,
+        traffic.alpha,
+        traffic.steps,
+        rate_per_s,
+        start.shadow_percent,
+        step_time_s=traffic.step_time_s,
+        sticky=traffic.sticky,
+    )
+    return found, traffic.base
+
+
+async def _rate(gateway: Gateway, model: str, version: str) -> float:
+    before, at = await _answered(gateway, model, version), time.monotonic()
+    await asyncio.sleep(_LOOK_S)
+    return (await _answered(gateway, model, version) - before) / (time.monotonic() - at)
+
+
+async def _answered(gateway: Gateway, model: str, version: str) -> float:
+    """Return how many requests a version has answered, in all processes of this gateway."""
+    metrics, peers = gateway.telemetry.metrics.registry, gateway.peers
+    text = generate_latest(metrics) if peers is None else await peers.exposed(metrics)
+    wanted = f'model="{model}",', f'version="{version}"'
+    return sum(
+        float(count) for labels, count in _COUNT.findall(text) if all(each.encode() in labels for each in wanted)
+    )
