@@ -11,8 +11,8 @@ from marway_gateway.admin.contract_routes import contracts_router
 from marway_gateway.admin.labels import labels_router
 from marway_gateway.admin.pods import pods_router
 from marway_gateway.admin.protection import protection_router
-from marway_gateway.admin.rollouts import rollouts_router
-from marway_gateway.admin.shadow import shadow_router
+from marway_gateway.admin.traffic.rollouts import rollouts_router
+from marway_gateway.admin.traffic.shadow import shadow_router
 from marway_gateway.app import HEALTH_LINKS, LINKS, new_app
 from marway_gateway.gateway import Gateway
 from marway_gateway.settings import GatewaySettings
