@@ -23,6 +23,13 @@ __all__ = [
     "QUALITY_RECOVERED",
     "RELEASED",
     "ROLLED_BACK",
+    "ROLLOUT_ABORTED",
+    "ROLLOUT_PAUSED",
+    "ROLLOUT_PROMOTED",
+    "ROLLOUT_RESUMED",
+    "ROLLOUT_ROLLED_BACK",
+    "ROLLOUT_STARTED",
+    "ROLLOUT_STEP",
     "TYPES",
     "Event",
     "check_event_id",
@@ -36,6 +43,13 @@ QUALITY_BELOW_MINIMUM: Final = "dev.marway.model.quality_below_minimum"
 QUALITY_RECOVERED: Final = "dev.marway.model.quality_recovered"
 APPROVAL_ASKED: Final = "dev.marway.approval.asked"
 APPROVAL_GIVEN: Final = "dev.marway.approval.given"
+ROLLOUT_STARTED: Final = "dev.marway.rollout.started"
+ROLLOUT_STEP: Final = "dev.marway.rollout.step"
+ROLLOUT_PAUSED: Final = "dev.marway.rollout.paused"
+ROLLOUT_RESUMED: Final = "dev.marway.rollout.resumed"
+ROLLOUT_PROMOTED: Final = "dev.marway.rollout.promoted"
+ROLLOUT_ROLLED_BACK: Final = "dev.marway.rollout.rolled_back"
+ROLLOUT_ABORTED: Final = "dev.marway.rollout.aborted"
 DRIFTED: Final = "dev.marway.model.drifted"
 DRIFT_ENDED: Final = "dev.marway.model.drift_ended"
 TYPES: Final = (
@@ -48,6 +62,13 @@ TYPES: Final = (
     DRIFT_ENDED,
     APPROVAL_ASKED,
     APPROVAL_GIVEN,
+    ROLLOUT_STARTED,
+    ROLLOUT_STEP,
+    ROLLOUT_PAUSED,
+    ROLLOUT_RESUMED,
+    ROLLOUT_PROMOTED,
+    ROLLOUT_ROLLED_BACK,
+    ROLLOUT_ABORTED,
 )
 """The types that are raised; more may come, all of which begin with `dev.marway.`."""
 MAX_BYTES: Final = 64 * 1024
@@ -69,7 +90,8 @@ class Event(Frozen):
     """Something that happened to a model.
 
     Attributes:
-        id: Made of what happened (`<model>-<generation>`), so that it is the same whoever raises it.
+        id: Made of what happened (`<model>-<generation>`, for a second event of one change with its name behind), so
+            that it is the same whoever raises it.
         source: The registry that it happened in; `EventLog.raise_` says which. With the id it is unique anywhere.
         type: Such as `dev.marway.model.released`.
         subject: The model.

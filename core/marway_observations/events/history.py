@@ -1,4 +1,4 @@
-"""Events of what the histories of models tell: releases, rollbacks and deletions, whoever made them.
+"""Events of what the histories of models tell: releases, rollouts, rollbacks and deletions, whoever made them.
 
 Each model has a cursor, up to which its history was looked through. It is moved when all before it is raised, so that
 nothing is missed when that is interrupted, or while no gateway runs. Models that were there before the first look
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from marway.objects import ObjectChanged, ObjectExists, ObjectMissing
 from marway.protection.labels import ProtectionChange
@@ -19,14 +19,38 @@ from marway.registry import Registry
 from marway.registry.encoding import decode, encode
 from marway.registry.keys import state_key
 from marway.stored import Frozen
-from marway_observations.events.event import APPROVAL_ASKED, APPROVAL_GIVEN, DELETED, RELEASED, ROLLED_BACK, Event
+from marway.traffic import RolloutAction, RolloutChange
+from marway_observations.events.event import (
+    APPROVAL_ASKED,
+    APPROVAL_GIVEN,
+    DELETED,
+    RELEASED,
+    ROLLED_BACK,
+    ROLLOUT_ABORTED,
+    ROLLOUT_PAUSED,
+    ROLLOUT_PROMOTED,
+    ROLLOUT_RESUMED,
+    ROLLOUT_ROLLED_BACK,
+    ROLLOUT_STARTED,
+    ROLLOUT_STEP,
+    Event,
+)
 from marway_observations.events.log import EVENTS, EventLog
 
-__all__ = ["HistoryEvents", "event_of"]
+__all__ = ["HistoryEvents", "events_of"]
 
 _CURSORS_MADE: Final = f"{EVENTS}cursors-made.json"
 _TYPES: Final = {"label": RELEASED, "rollback": ROLLED_BACK, "tombstone": DELETED}
 _OF_PROTECTION: Final = {"ask": APPROVAL_ASKED, "approve": APPROVAL_GIVEN}
+_OF_ROLLOUTS: Final[Mapping[RolloutAction, str]] = {
+    "start": ROLLOUT_STARTED,
+    "step": ROLLOUT_STEP,
+    "pause": ROLLOUT_PAUSED,
+    "resume": ROLLOUT_RESUMED,
+    "promote": ROLLOUT_PROMOTED,
+    "roll_back": ROLLOUT_ROLLED_BACK,
+    "abort": ROLLOUT_ABORTED,
+}
 _log = logging.getLogger(__name__)
 
 
@@ -43,31 +67,64 @@ class CursorsMade(Frozen):
     format: int = 1
 
 
-def event_of(model: str, entry: HistoryEntry) -> Event | None:
-    """Return the event of a change of a model, or None where it is of no interest to others: how it is served."""
+def events_of(model: str, entry: HistoryEntry) -> Iterator[Event]:
+    """Yield the events of a change of a model; none where it is of no interest to others, such as how it is served."""
     if entry.protection is not None:
-        return _event_of_protection(model, entry, entry.protection)
+        event = _event_of_protection(model, entry, entry.protection)
+        if event is not None:
+            yield event
+        return
+    if entry.rollout is not None:
+        yield from _events_of_rollout(model, entry, entry.rollout)
+        if entry.rollout.action != "promote":
+            return  # the label stays
     kind = _TYPES.get(entry.kind)
     if kind is None:
-        return None
+        return
     version, previous = entry.to_version, entry.from_version
     if kind == DELETED:
         version, previous = entry.from_version, None
+    yield _event(
+        model,
+        entry,
+        kind,
+        version=version,
+        **({} if kind == DELETED else {"label": entry.label, "previous_version": previous}),
+        forced=entry.forced,
+        **({"approved_by": list(entry.approved_by)} if entry.approved_by else {}),
+    )
+
+
+def _events_of_rollout(model: str, entry: HistoryEntry, done: RolloutChange) -> Iterator[Event]:
+    kind = _OF_ROLLOUTS.get(done.action)
+    if kind is None:
+        return  # weights move all the time, and shadow copies are nobody else's matter
+    event = _event(
+        model,
+        entry,
+        kind,
+        version=done.candidate,
+        label=entry.label,
+        base=entry.from_version,
+        rollout=done.id,
+        step=done.step,
+        percent=done.percent,
+        guard=done.guard,
+        reason=done.reason,
+        forced=entry.forced,
+    )
+    # A promotion is a release as well, which has the plain id.
+    yield event.model_copy(update={"id": f"{event.id}-promoted"}) if done.action == "promote" else event
+
+
+def _event(model: str, entry: HistoryEntry, kind: str, **facts: Any) -> Event:
+    known = {"generation": entry.generation, "by": entry.by, "note": entry.note}
     return Event(
         id=f"{model}-{entry.generation}",
         type=kind,
         subject=model,
         time=entry.at,
-        data={
-            "model": model,
-            "version": version,
-            **({} if kind == DELETED else {"label": entry.label, "previous_version": previous}),
-            "generation": entry.generation,
-            "by": entry.by,
-            "note": entry.note,
-            "forced": entry.forced,
-            **({"approved_by": list(entry.approved_by)} if entry.approved_by else {}),
-        },
+        data={"model": model, **facts, **known},
     )
 
 
@@ -75,21 +132,7 @@ def _event_of_protection(model: str, entry: HistoryEntry, done: ProtectionChange
     kind = _OF_PROTECTION.get(done.action)
     if kind is None:
         return None  # what a label asks for is nobody else's matter until somebody is asked
-    return Event(
-        id=f"{model}-{entry.generation}",
-        type=kind,
-        subject=model,
-        time=entry.at,
-        data={
-            "model": model,
-            "version": done.version,
-            "label": entry.label,
-            "current_version": entry.from_version,
-            "generation": entry.generation,
-            "by": entry.by,
-            "note": entry.note,
-        },
-    )
+    return _event(model, entry, kind, version=done.version, label=entry.label, current_version=entry.from_version)
 
 
 class HistoryEvents:
@@ -135,7 +178,7 @@ class HistoryEvents:
         else:
             new = self._new(model, 0 if cursor is None else cursor.generation)
             generation = new[-1].generation if new else generation
-        raised = sum(self._log.raise_(event) for entry in new if (event := event_of(model, entry)) is not None)
+        raised = sum(self._log.raise_(event) for entry in new for event in events_of(model, entry))
         if cursor is None or cursor.generation != generation:
             self._move(model, Cursor(generation=generation), cursor_tag)
         self._looked[model] = tag

@@ -19,7 +19,7 @@ from marway_gateway.admin.contracts import ContractChecks
 from marway_gateway.admin.loading import Loader, PodLoad
 from marway_gateway.admin.parameters import Caller
 from marway_gateway.admin.registry_writer import RegistryWriter
-from marway_gateway.admin.rollout_views import RolloutStart
+from marway_gateway.admin.traffic.views import RolloutStart
 from marway_gateway.admin.views import LabelMove, PodLoadView, ReleaseView
 from marway_gateway.placement import Pod
 from marway_gateway.placement.pod_api import PodApi

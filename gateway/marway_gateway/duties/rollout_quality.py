@@ -29,16 +29,18 @@ from marway_observations.rollouts.results import Asked, Comparison, Look, Looked
 
 __all__ = ["INTERVAL_S", "RolloutQualityDuty"]
 
-INTERVAL_S: Final = 5.0
+INTERVAL_S: Final = 3.0
 """Time from the end of one look to the next, in seconds."""
 _WITHIN_S: Final = 120.0
 """Time in seconds after which a look is given up, and with it the process."""
 _SHARE: Final = 0.1
 """Part of a processor that looks take at most, and only where nobody else wants it (`nice`)."""
-_KEPT: Final = 12
+_KEPT: Final = 20
 """After so many looks at nothing the process ends: rollouts come one after the other."""
 _WORDS_MAX: Final = 300
 _BY: Final = "marway (thompson)"
+_MOVE_S: Final = 10.0
+"""Shortest time between two moves of a percent, in seconds: the scores of the first five say nothing of either side."""
 _log = logging.getLogger(__name__)
 
 
@@ -150,7 +152,7 @@ class RolloutQualityDuty:
         if percent != traffic.percent:  # it was moved, here or by another process, or is seen for the first time
             self._moved[asked.rollout] = traffic.percent, now
             return
-        if traffic.status != "running" or now - since < traffic.step_time_s:
+        if traffic.status != "running" or now - since < max(_MOVE_S, traffic.step_time_s):
             return
         chance = chance_better(reward.steps)
         wanted = percent_of(traffic, chance)

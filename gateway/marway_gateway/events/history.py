@@ -13,7 +13,7 @@ from marway.errors import InvalidRecord, MarwayError
 from marway.records import HistoryEntry
 from marway.registry import Registry
 from marway_observations.events import Event, EventLog
-from marway_observations.events.history import HistoryEvents, event_of
+from marway_observations.events.history import HistoryEvents, events_of
 
 __all__ = ["HistoryScan"]
 
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class HistoryScan:
-    """Raises the events of releases, rollbacks and deletions.
+    """Raises the events of releases, rollouts, rollbacks and deletions.
 
     Args:
         registry: Whose models.
@@ -68,9 +68,8 @@ class HistoryScan:
             await self._call(self._events.begin)
 
     def changed(self, model: str, entry: HistoryEntry) -> None:
-        """Raise the event of a change that was made here, soon; where that fails the next look raises it."""
-        event = event_of(model, entry)
-        if event is not None:
+        """Raise the events of a change that was made here, soon; where that fails the next look raises them."""
+        for event in events_of(model, entry):
             with contextlib.suppress(RuntimeError):  # this gateway has just ended
                 self._thread.submit(self._raise, event)
 

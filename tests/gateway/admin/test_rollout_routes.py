@@ -12,9 +12,8 @@ import pytest
 from gateway.admin_pod import AdminPod
 from gateway.fakes import Running, running
 from marway.records import utc_now
-from marway.registry import Registry, keys
-from marway.registry.encoding import encode
-from marway.stored import Frozen
+from marway.registry import Registry
+from marway.registry.traffic.reports import RolloutReport
 from marway.wire.comparison import Comparison
 from marway.wire.rollouts import GuardEvidence
 from support.in_process import Marway, Said
@@ -175,6 +174,7 @@ async def test_a_person_steers(registry: Registry, run: Run) -> None:
         *("aborted", "no", [1, 5, 25, 100], 0),
     )
     assert [move["action"] for move in status["changes"]] == ["start", "pause", "resume", "abort"]
+    assert set(status["evidence"]) == set(status["guards"])  # as it stood when a person ended it
     said = await run("abort", "intent")
     assert (said.code, "no rollout of intent to PROD runs" in said.err) == (1, True)
     document(await run("start", "intent", "1.1", "--rate", "100", "--json"))
@@ -232,23 +232,21 @@ async def test_without_a_gateway(registry: Registry, run: Run, monkeypatch: pyte
 async def test_the_evidence_of_one_that_ended(registry: Registry, run: Run) -> None:
     """What a verdict was decided on is shown once the rollout is over."""
 
-    class Report(Frozen):
-        step_s: float
-        evidence: dict[str, GuardEvidence]
-
     status = document(await run("start", "intent", "1.1", "--rate", "100", "--json"))["rollout"]
     guard = GuardEvidence(verdict="worse", counts={"pairs": 120}, estimate=0.3, bound=0.4, limit=0.01, evidence=1.2)
-    key = keys.report_key("intent", status["rollout"], "verdict")
-    registry.store.create(key, encode(Report(step_s=4.5, evidence={"errors": guard}), key=key))
-    registry.roll_back_rollout(
-        *("intent",),
-        rollout=status["rollout"],
-        step=0,
-        guard="errors",
-        reason="errors is worse",
-        by="g",
+    report = RolloutReport(
         op_id="verdict",
+        at=utc_now(),
+        action="roll_back",
+        step=0,
+        percent=1,
+        step_s=4.5,
+        evidence={"errors": guard},
+        processes=1,
     )
+    registry.store_report("intent", status["rollout"], report)
+    verdict: dict[str, Any] = {"guard": "errors", "reason": "errors is worse", "by": "gateway", "op_id": "verdict"}
+    registry.roll_back_rollout("intent", rollout=status["rollout"], step=0, **verdict)
     found = document(await run("status", "intent", "--json"))
     assert (found["state"], found["guard"], found["step_s"]) == ("rolled_back", "errors", 4.5)
     assert found["evidence"]["errors"]["verdict"] == "worse"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,44 @@ async def scanned(registry: Registry) -> list[Event]:
     await scan.run()
     scan.close()
     return events(registry)
+
+
+async def test_a_rollout_raises_an_event_for_each_turn(registry: Registry, tmp_path: Path) -> None:
+    """Each turn of a rollout is told with its step and why; a promotion is a release as well, each once."""
+    publish = publisher(registry, tmp_path)
+    for version in ("1.0", "2.0"):
+        publish("intent", version)
+    registry.release("intent", "1.0", by="ann")
+    await scanned(registry)
+    here: dict[str, Any] = {"label": "PROD", "by": "gateway"}
+    rollout = registry.start_rollout("intent", "2.0", steps=(1, 50), **here).entry.rollout
+    assert rollout is not None
+    registry.advance_rollout("intent", rollout=str(rollout.id), step=0, reason="no guard found it worse", **here)
+    registry.pause_rollout("intent", **here)
+    registry.resume_rollout("intent", **here)
+    registry.roll_back_rollout("intent", guard="errors", reason="errors is worse", **here)
+    registry.start_rollout("intent", "2.0", **here)
+    registry.abort_rollout("intent", **here)
+    registry.start_shadow("intent", "2.0", **here)
+    registry.start_rollout("intent", "2.0", **here)
+    registry.promote_rollout("intent", **here)
+    await scanned(registry)
+    found = [each for each in await scanned(registry) if each.data["generation"] > 1]
+    assert [(each.type.removeprefix("dev.marway."), each.id) for each in found] == [
+        ("rollout.started", "intent-2"),
+        ("rollout.step", "intent-3"),
+        ("rollout.paused", "intent-4"),
+        ("rollout.resumed", "intent-5"),
+        ("rollout.rolled_back", "intent-6"),
+        ("rollout.started", "intent-7"),
+        ("rollout.aborted", "intent-8"),
+        ("rollout.started", "intent-10"),
+        ("model.released", "intent-11"),
+        ("rollout.promoted", "intent-11-promoted"),
+    ]
+    told = found[4].data
+    assert (told["version"], told["base"], told["label"], told["rollout"]) == ("2.0", "1.0", "PROD", rollout.id)
+    assert (told["step"], told["percent"], told["guard"], told["reason"]) == (1, 0, "errors", "errors is worse")
 
 
 async def test_changes_that_no_gateway_made_raise_events(registry: Registry, tmp_path: Path) -> None:

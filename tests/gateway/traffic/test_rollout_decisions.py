@@ -34,7 +34,10 @@ def found(**verdicts: str) -> dict[str, GuardEvidence]:
         (rollout(), found(errors="not_worse", finite="unclear"), 59, None),
         (rollout(), found(errors="not_worse", finite="unclear"), 60, "pause"),
         (rollout(), {}, 60, "pause"),
-        (rollout(status="paused"), found(errors="worse"), 60, None),
+        (rollout(policy="thompson"), found(errors="not_worse"), 600, None),
+        (rollout(policy="thompson"), found(errors="not_worse", quality="worse"), 1, "roll_back"),
+        (rollout(status="paused"), found(errors="worse"), 60, "roll_back"),
+        (rollout(status="paused"), found(errors="not_worse"), 60, None),
         (rollout(rollout=None, candidate=None), found(errors="worse"), 60, None),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from marway.registry.traffic.reports import RolloutReports
 from marway.registry.traffic.rollouts import RollingOut
 from marway.registry.traffic.shadowing import Shadowing
 from marway.registry.traffic.starting import StartingRollouts
@@ -11,5 +10,5 @@ from marway.registry.traffic.status import ReadingRollouts
 __all__ = ["DividedLabels"]
 
 
-class DividedLabels(StartingRollouts, RollingOut, Shadowing, ReadingRollouts, RolloutReports):
+class DividedLabels(StartingRollouts, RollingOut, Shadowing, ReadingRollouts):
     """All that can be done with a label whose requests do not all go to its version, and asked of it."""

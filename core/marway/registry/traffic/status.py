@@ -14,6 +14,7 @@ from marway.records import HistoryEntry
 from marway.refs import DEFAULT_LABEL, check_label
 from marway.registry import history, keys
 from marway.registry.reading import Reading
+from marway.registry.traffic.reports import RolloutReports
 from marway.stored import Frozen
 from marway.traffic import RolloutAction, RolloutRecord, Traffic
 from marway.wire.rollouts import GuardEvidence
@@ -92,14 +93,7 @@ class RolloutStatus(Frozen):
     changes: tuple[RolloutMove, ...] = ()
 
 
-class _Report(Frozen):
-    """`rollouts/<model>/<rollout>/reports/<op_id>.json`: on what a change was decided, stored before it was made."""
-
-    step_s: float | None = None
-    evidence: Mapping[str, GuardEvidence] = Field(default_factory=dict)
-
-
-class ReadingRollouts(Reading):
+class ReadingRollouts(RolloutReports, Reading):
     """Reads rollouts that run, and that ended."""
 
     def rollout_status(
@@ -178,9 +172,8 @@ class ReadingRollouts(Reading):
     def _decided_on(self, model: str, rollout: str, moves: Sequence[RolloutMove]) -> dict[str, Any]:
         """Return the evidence that was stored with the newest change that has some."""
         for move in reversed(moves):
-            try:
-                report = self._read(_Report, keys.report_key(model, rollout, move.op_id))
-            except ObjectMissing:
+            report = self.report(model, rollout, move.op_id)
+            if report is None:
                 continue
             return {"evidence": report.evidence, "step_s": report.step_s}
         return {"evidence_missing": "none was stored when it ended"}

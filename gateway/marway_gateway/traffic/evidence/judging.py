@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from marway.wire.rollouts import GUARD_LIMITS, GuardEvidence, Verdict
@@ -11,10 +12,16 @@ from marway_gateway.traffic.evidence.capital import Batch, log_capital, log_mean
 from marway_gateway.traffic.evidence.counts import TESTS, Evidence, LiveCounts, PairCounts, QualityCounts
 from marway_gateway.traffic.evidence.memory import MemorySample, memory_evidence
 
-__all__ = ["TAIL", "Step", "judged", "log_worse", "test_limit"]
+__all__ = ["TAIL", "Step", "judged", "log_worse", "test_limit", "tolerated"]
 
 TAIL: Final = 0.1
 """Of the limit of `latency`, how much of it holds for the slowest requests (p99)."""
+_TOLERATED: Final[Mapping[str, float]] = MappingProxyType({"quality": 0.25})
+"""Of the limit, how much worse a candidate may be without being called worse; all of it where a test is not named.
+
+Both versions are wrong about some of the same requests and some of others, so to be sure that 3 % more are wrong than
+2 % takes 5 to 50 times as many answers as to be sure that more than 0.5 % are: minutes, and seconds.
+"""
 _UNSIGNED: Final = frozenset({"shape", "disagreement"})
 """Tests where the candidate cannot be better than the base."""
 
@@ -32,6 +39,11 @@ def test_limit(test: str, limit: float) -> float:
     return limit * TAIL if test == "p99" else limit
 
 
+def tolerated(test: str, limit: float) -> float:
+    """Return how much worse a candidate may be by a test without being called worse."""
+    return test_limit(test, limit) * _TOLERATED.get(test, 1.0)
+
+
 def judged(
     evidence: Evidence,
     guards: Mapping[str, float | None],
@@ -44,11 +56,12 @@ def judged(
 ) -> dict[str, GuardEvidence]:
     """Return what each guard says of the candidate now.
 
-    `worse`: "the candidate is worse by no more than the limit" is refuted, at alpha divided by the number of guards: a
-    candidate that is within all limits is called worse by any guard, ever, with a probability of at most alpha
-    (Bonferroni over guards, Ville over looks). `not_worse`: "it is worse by the limit or more" is refuted at alpha: a
-    candidate passes where ALL guards say so, which one that is not within every limit does with a probability of at
-    most alpha (Berger, 1982: Multiparameter hypothesis testing and acceptance sampling: no division needed).
+    `worse`: "the candidate is worse by no more than the limit" (`quality`: than a quarter of it, so that it is found
+    soon) is refuted, at alpha divided by the number of guards: a candidate that is within all of that is called worse
+    by any guard, ever, with a probability of at most alpha (Bonferroni over guards, Ville over looks). `not_worse`:
+    "it is worse by the limit or more" is refuted at alpha: a candidate passes where ALL guards say so, which one that
+    is not within every limit does with a probability of at most alpha (Berger, 1982: Multiparameter hypothesis testing
+    and acceptance sampling: no division needed).
 
     Callers' answers and copies are bet on with half of the stake each, for one request may be in both; evidence of
     steps is multiplied. So that a candidate that becomes bad late does not live on its good name, part of the stake is
@@ -120,7 +133,7 @@ def _counted(guard: str, evidence: Evidence, limit: float, level: float, alpha: 
         if test in _UNSIGNED:
             named = {"pairs": pairs.pairs, "differ": pairs.worse}
         counts.update({(f"{test}_{name}" if len(tests) > 1 else name): count for name, count in named.items()})
-        results.append(_tested([steps[at] for at in sorted(steps)], test_limit(test, limit), level, alpha))
+        results.append(_tested(test, [steps[at] for at in sorted(steps)], limit, level, alpha))
     missing = "no answer is counted yet"
     if guard == "latency":
         missing = "it counts from when the base has answered 200 requests on each gateway, with times from the pod"
@@ -147,7 +160,7 @@ def _quality(quality: QualityCounts | None, limit: float, level: float, alpha: f
         "base": sum(sum(each.base.values()) for each in quality.live),
         "candidate": sum(sum(each.candidate.values()) for each in quality.live),
     }
-    result = _tested([steps[at] for at in sorted(steps)], limit, level, alpha)
+    result = _tested("quality", [steps[at] for at in sorted(steps)], limit, level, alpha)
     return _guard([result], counts, limit, "no feedback on answers of this rollout has come yet")
 
 
@@ -162,10 +175,11 @@ class _Result(NamedTuple):
     level: float
 
 
-def _tested(steps: Sequence[Step], limit: float, level: float, alpha: float) -> _Result:
-    groups = _groups(steps)
+def _tested(test: str, steps: Sequence[Step], limit: float, level: float, alpha: float) -> _Result:
+    groups, most = _groups(steps), test_limit(test, limit)
     bound = upper_bound(groups, alpha)
-    return _Result(limit, log_worse(steps, limit), bound is not None and bound <= limit, _estimate(steps), bound, level)
+    worse = log_worse(steps, tolerated(test, limit))
+    return _Result(most, worse, bound is not None and bound <= most, _estimate(steps), bound, level)
 
 
 def _groups(steps: Sequence[Step]) -> list[list[Batch]]:

@@ -11,7 +11,7 @@ from typing import Final
 from marway.wire.rollouts import GUARD_LIMITS, GuardPlan, RolloutPlan, StepPlan
 from marway_gateway.traffic.evidence.capital import Batch, upper_bound
 from marway_gateway.traffic.evidence.counts import TESTS, live_batch
-from marway_gateway.traffic.evidence.judging import Step, log_worse, test_limit
+from marway_gateway.traffic.evidence.judging import Step, log_worse, test_limit, tolerated
 
 __all__ = ["least_s", "plan_of"]
 
@@ -140,7 +140,7 @@ class _Watch:
         """Return what it finds, and when."""
         found = {}
         for size in _SIZES:
-            if size > self._limit:
+            if size > tolerated(self._tests[0], self._limit):
                 after = _least(partial(self._worse, level=level, size=size), self._time)
                 if after is not None:
                     found[f"{size:g}"] = round(after, 1)
@@ -157,7 +157,9 @@ class _Watch:
     def _worse(self, seconds: float, *, level: float, size: float) -> bool:
         # The stake is divided among the tests of a guard; a change is one of the first of them.
         needed = -math.log(level / len(self._tests))
-        return log_worse([self._expected(self._tests[0], size, seconds)], self._limit) >= needed
+        return (
+            log_worse([self._expected(self._tests[0], size, seconds)], tolerated(self._tests[0], self._limit)) >= needed
+        )
 
     def _passes(self, seconds: float, alpha: float) -> bool:
         for test in self._tests:

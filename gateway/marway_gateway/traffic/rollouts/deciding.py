@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple
 
 from marway.traffic import Traffic
 from marway.wire.rollouts import GuardEvidence
+from marway_gateway.traffic.evidence.judging import tolerated
 from marway_gateway.traffic.rollouts.running import Failure
 
 __all__ = ["Decision", "decide", "least_s"]
@@ -42,19 +43,23 @@ def decide(
 ) -> Decision | None:
     """Return what is to be done now, or None while it is to go on as it does.
 
+    A candidate that is worse is rolled back while it is paused, too: callers still get its answers.
+
     Args:
         traffic: The rollout's state.
         evidence: How each guard stands.
         step_s: How long the step was watched, in seconds.
         failure: What ends it whatever was counted.
     """
-    if traffic.status != "running" or traffic.rollout is None or traffic.candidate is None:
+    if traffic.rollout is None or traffic.candidate is None:
         return None
     if failure is not None:
         return Decision("roll_back", *failure)
     worse = [name for name, each in evidence.items() if each.verdict == "worse"]
     if worse:
         return Decision("roll_back", worse[0], "; ".join(_told(name, evidence[name]) for name in worse))
+    if traffic.status != "running" or traffic.policy != "steps":
+        return None  # a person is to say how it goes on; or its percent follows scores, until a person ends it
     unclear = [name for name, each in evidence.items() if each.verdict == "unclear"]
     if evidence and not unclear:
         if step_s < least_s(traffic):
@@ -69,7 +74,7 @@ def decide(
 
 
 def _told(name: str, found: GuardEvidence) -> str:
-    estimate = "" if found.estimate is None else f": {found.estimate:+.4g}, allowed {found.limit:g}"
+    estimate = "" if found.estimate is None else f": {found.estimate:+.4g}, allowed {tolerated(name, found.limit):g}"
     counts = ", ".join(f"{what} {count:g}" for what, count in found.counts.items())
     return f"{name} is worse{estimate}" + (f" ({counts})" if counts else "")
 

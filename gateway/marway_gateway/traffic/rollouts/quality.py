@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
+from marway.wire.rollouts import GuardEvidence
 from marway_gateway.traffic.evidence import LiveQuality, QualityCounts
 from marway_gateway.traffic.rollouts.running import Failure, Running
 from marway_observations.rollouts.results import PARTS, RolloutQuality
 
-__all__ = ["guards_of", "quality_counts", "take_in"]
+__all__ = ["explained", "guards_of", "quality_counts", "take_in"]
 
 _QUALITY: Final = "quality"
 
@@ -28,6 +29,17 @@ def guards_of(running: Running) -> Mapping[str, float | None]:
     if found is None or found.guard is not None:
         return guards
     return {guard: limit for guard, limit in guards.items() if guard != _QUALITY}
+
+
+def explained(evidence: Mapping[str, GuardEvidence], found: RolloutQuality | None) -> Mapping[str, GuardEvidence]:
+    """Return the evidence with why feedback says nothing yet, where that is known: what came could not be used."""
+    quality = evidence.get(_QUALITY)
+    if quality is None or any(quality.counts.values()) or found is None or found.guard is None:
+        return evidence
+    reasons = "; ".join(f"{count} answers do not count: {why}" for why, count in found.guard.left_out.items())
+    if not reasons:
+        return evidence
+    return {**evidence, _QUALITY: quality.model_copy(update={"missing": reasons})}
 
 
 def quality_counts(found: RolloutQuality | None) -> QualityCounts | None:

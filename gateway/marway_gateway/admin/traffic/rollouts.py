@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
 
 from marway import errors
+from marway.errors import MarwayError
+from marway.records import utc_now
+from marway.refs import new_ulid
 from marway.registry import Change
+from marway.registry.traffic.reports import RolloutReport
+from marway.traffic import RolloutAction
 from marway_gateway.admin.labels import CHANGE_ERRORS, LOAD_ERRORS
 from marway_gateway.admin.parameters import CallerOf, Model, TimeoutOf, deadline_of
-from marway_gateway.admin.rollout_planning import plan_rollout
-from marway_gateway.admin.rollout_views import RolloutStart, RolloutStartView, RolloutTurn, RolloutView
+from marway_gateway.admin.traffic.planning import plan_rollout
+from marway_gateway.admin.traffic.views import RolloutStart, RolloutStartView, RolloutTurn, RolloutView
 from marway_gateway.admin.views import ChangeView, PodLoadView
 from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.openapi import Label, problems
+from marway_gateway.traffic.rollouts.running import Running
 
 __all__ = ["rollouts_router"]
 
@@ -25,6 +33,7 @@ Rate = Annotated[
     float | None,
     Query(ge=0, description="With `plan`: for so many requests a second, not those that come in the next 2 seconds."),
 ]
+_REPORT_S: Final = 2.0
 _TURN: Final = (*CHANGE_ERRORS, errors.RolloutNotFound)
 
 
@@ -79,10 +88,12 @@ def rollouts_router(current: CurrentGateway) -> APIRouter:
     async def status(model: Model, label: Label, rollout: Which = None) -> RolloutView:
         return await _status(current(), model, label, rollout)
 
-    def turn(action: str, operation: Callable[[Gateway], Callable[..., Change]], summary: str) -> None:
+    def turn(action: RolloutAction, operation: Callable[[Gateway], Callable[..., Change]], summary: str) -> None:
         @router.post(f"/{action}", summary=summary, responses=problems(*_TURN), operation_id=f"{action}_rollout")
         async def done(model: Model, label: Label, caller: CallerOf, turn: RolloutTurn | None = None) -> ChangeView:
             gateway, turn = current(), turn or RolloutTurn()
+            op_id = caller.op_id or new_ulid()
+            await _report(gateway, model, label, op_id, action, turn.note)
             name, change = await gateway.writer.change(
                 operation(gateway),
                 model,
@@ -90,7 +101,7 @@ def rollouts_router(current: CurrentGateway) -> APIRouter:
                 rollout=turn.rollout,
                 reason=turn.note,
                 by=caller.by,
-                op_id=caller.op_id,
+                op_id=op_id,
             )
             return ChangeView.of(name, change.entry)
 
@@ -102,12 +113,42 @@ def rollouts_router(current: CurrentGateway) -> APIRouter:
 
 
 async def _status(gateway: Gateway, model: str, label: str, rollout: str | None) -> RolloutView:
+    return (await _standing(gateway, model, label, rollout))[0]
+
+
+async def _standing(
+    gateway: Gateway, model: str, label: str, rollout: str | None
+) -> tuple[RolloutView, Running | None]:
+    """Return how a rollout stands by what all gateways counted, and what is counted here; None for one that ended."""
     registry = gateway.reader.registry
     status, traffic = await gateway.reader.call(registry.rollout_status, model, label=label, rollout=rollout)
     view = RolloutView.model_validate(status.model_dump())
     if traffic is None:
-        return view
+        return view, None
     running = gateway.rollouts.of(status.model, label, traffic)
     evidence = await gateway.rollout_watcher.evidence(running, read=True)
-    told = {guard: each.model_dump() for guard, each in evidence.items()}
-    return view.model_copy(update={"evidence": told, "step_s": running.step_s})
+    return view.model_copy(update={"evidence": evidence, "step_s": running.step_s}), running
+
+
+async def _report(
+    gateway: Gateway, model: str, label: str, op_id: str, action: RolloutAction, note: str | None
+) -> None:
+    """Keep how a rollout stands when a person changes it; the change is not held up where that cannot be known soon."""
+    with contextlib.suppress(MarwayError, TimeoutError):
+        async with asyncio.timeout(_REPORT_S):
+            status, running = await _standing(gateway, model, label, None)
+            if running is None:
+                return
+            report = RolloutReport(
+                op_id=op_id,
+                at=utc_now(),
+                action=action,
+                step=status.step,
+                percent=status.percent,
+                step_s=running.step_s,
+                reason=note,
+                evidence=status.evidence,
+                processes=1 + len(running.others),
+            )
+            store = gateway.writer.registry.store_report
+            await gateway.writer.call(store, status.model, status.rollout, report)

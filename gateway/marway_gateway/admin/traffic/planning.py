@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 
 from marway.refs import check_model_id
 from marway.wire.rollouts import RolloutPlan
-from marway_gateway.admin.rollout_views import RolloutStart
+from marway_gateway.admin.traffic.views import RolloutStart
 from marway_gateway.gateway import Gateway
 from marway_gateway.traffic.evidence import plan_of
 
