@@ -64,8 +64,8 @@ async def test_a_protected_label_over_the_admin_port(registry: Registry) -> None
         assert pod.asked == []
         assert (await approve(gateway, "test")).json()["code"] == "state_conflict"  # its publisher
         assert (await approve(gateway, "bo@desk", note="fine")).json()["protection"]["version"] == "1.1"
-        seen = (await gateway.admin.get(protection)).json()
-        assert [(each["version"], each["approved_by"]) for each in seen["versions"]] == [("1.1", ["bo@desk"])]
+        (seen,) = (await gateway.admin.get(protection)).json()["versions"]
+        assert (seen["version"], seen["approved_by"], len(seen["asked_by"])) == ("1.1", ["bo@desk"], 1)
         assert (await move(gateway)).json()["approved_by"] == ["bo@desk"]
         assert pod.asked == ["POST /models/intent/1.1/load?prove=true"]
         off = (await gateway.admin.delete(protection, params={"note": "quiet"})).json()
@@ -80,6 +80,13 @@ async def test_a_label_of_both_engines_is_proved_on_both(registry: Registry) -> 
         problem = (await move(gateway)).json()
         assert "still of native: `marway load intent/1.1 --prove --pod POD`" in problem["detail"]
         assert sum(len(pod.asked) for pod in pods) == 1
+        pods[1].backend = "native"
+        pods[1].tell()
+        while (await gateway.admin.get(f"/pods/{pods[1].name}")).json()["status"]["backend"] != "native":
+            pass
+        assert (await move(gateway)).json()["to"] == "1.1"
+    servers = {proof.server for proof in registry.proofs(registry.record("intent", "1.1").archive.sha256)}
+    assert servers == {"torchserve", "native"}
 
 
 async def test_a_contract_is_kept_by_every_release(registry: Registry) -> None:
