@@ -217,3 +217,35 @@ def test_a_rollout_asks_for_the_same(registry: Registry) -> None:
     registry.approve("intent", "2", by="bo")
     promoted = registry.promote_rollout("intent", label="PROD", by="cy")
     assert (promoted.state.labels, promoted.entry.approved_by) == ({"PROD": "2"}, ("bo",))
+
+
+class Racing(DirectoryStore):
+    """A store in which somebody else changes a state just before the first write of one that is armed."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def advisory_lock(self, key: str) -> AbstractContextManager[None]:
+        return nullcontext()  # as in S3
+
+    def replace(self, key: str, data: bytes, *, etag: str) -> str:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().replace(key, data, etag=etag)
+
+
+def test_what_changes_between_the_look_and_the_write_counts(registry: Registry, directory: DirectoryStore) -> None:
+    """Sign-off that is taken back, and a freeze that begins, while a release is being written hold the label."""
+    store = Racing(Path(directory.url.removeprefix("file://")))
+    racing = Registry(store)
+    registry.protect("intent", approvals=1, by="root")
+    registry.approve("intent", "2", by="bo")
+    store.meanwhile = lambda: registry.approve("intent", "2", withdraw=True, by="bo")
+    with pytest.raises(LabelProtected, match="0 of 1 approvals"):
+        release(racing, "2")
+    registry.approve("intent", "2", by="bo")
+    forever = "2020-01-01 00:00-2099-01-01 08:00 UTC"
+    store.meanwhile = lambda: registry.protect("intent", freeze=[forever], by="root")
+    with pytest.raises(LabelProtected, match="a time at which nothing is frozen"):
+        release(racing, "2")
+    assert registry.state("intent").labels == {"PROD": "1"}

@@ -131,22 +131,20 @@ async def test_a_pod_that_fails_is_no_broken_contract(registry: Registry) -> Non
         assert (await checking).json()["code"] in ("overloaded", "deadline_exceeded")
 
 
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
+async def test_contracts_that_are_none(registry: Registry) -> None:
+    """What cannot be a contract is refused with what is wrong about it, and nothing is kept."""
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "give either the answer that is expected"),
         ({"expect_b64": "!!"}, "expect_b64 is no base64"),
         ({"expect_b64": "e30=", "fields": ["label"]}, "'label' finds nothing in the expected answer {}"),
         ({"expect_b64": "e30=", "fields": ["["]}, "is no JMESPath"),
         ({"expect_b64": "eA==", "fields": ["label"]}, "finds nothing in the expected answer"),
         ({"from_label": "PROD", "status": 404}, "status goes with expect_b64"),
-    ],
-)
-async def test_contracts_that_are_none(registry: Registry, body: dict[str, Any], said: str) -> None:
-    """What cannot be a contract is refused with what is wrong about it, and nothing is kept."""
+        ({"expect_b64": "e30=", "name": "a b"}, "cannot be a contract's name"),
+    ]
     async with admin(registry) as (gateway, _):
-        answer = await put(gateway, **body)
-    assert answer.status_code == 400
-    assert said in answer.json()["detail"]
+        for body, said in cases:
+            answer = await put(gateway, **body)
+            assert (answer.status_code, said in answer.json()["detail"]) == (400, True), answer.text
     assert registry.state("intent").contracts == {}
     assert list(registry.store.keys("contracts/")) == []
