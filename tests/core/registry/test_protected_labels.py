@@ -6,11 +6,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from marway.errors import InvalidInput, LabelProtected, ProofMissing, StateConflict
 from marway.objects import DirectoryStore
+from marway.proofs.replays import REPLAY_LIMITS, Replay, ReplayCounts
 from marway.protection.freezes import Freeze
 from marway.records import HistoryEntry, ModelState, Proof, VersionRecord, utc_now
 from marway.registry import Registry
@@ -101,6 +103,35 @@ def test_required_proofs(registry: Registry, versions: list[VersionRecord]) -> N
         release(registry, "2", forced=True)
     proved(registry, versions[1], "native")
     assert release(registry, "2").to_version == "2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({}, True),
+        ({"base": "3"}, False),
+        ({"model": "other"}, False),
+        ({"broken_off": "Ctrl-C"}, False),
+        ({"breaches": ("errors",)}, False),
+        ({"counts": ReplayCounts(compared=99)}, False),
+        ({"limits": {**REPLAY_LIMITS, "errors": 0.5}}, False),
+        ({"limits": {"errors": 0.01}}, False),
+    ],
+)
+def test_which_replays_count(
+    registry: Registry, versions: list[VersionRecord], changes: dict[str, Any], counts: bool
+) -> None:
+    """A replay is a proof where it is against the label's version, large enough, whole, and as strict as usual."""
+    registry.protect("intent", require=["replay"], by="root")
+    at = utc_now()
+    facts = {"model": "intent", "base": "1", "candidate": "2", "since": at, "until": at, "inputs": 100}
+    facts |= {"counts": ReplayCounts(compared=100), "limits": REPLAY_LIMITS}
+    proved(registry, versions[1], "gateway", kind="replay", replay=Replay.model_validate({**facts, **changes}))
+    if counts:
+        assert release(registry, "2").to_version == "2"
+    else:
+        with pytest.raises(LabelProtected, match="a replay of 100 kept inputs or more against 1, within"):
+            release(registry, "2")
 
 
 def test_freeze_windows(registry: Registry) -> None:
