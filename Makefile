@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor example-monitoring test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bandit bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-features bench-fetch bench-gateway bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-speed bench-weights images clean
+.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor example-monitoring example-release test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bandit bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-evidence bench-features bench-fetch bench-gateway bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-speed bench-weights images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,12 @@ example-grpc-predictor: setup ## Serve the intent model with a predictor over gR
 
 example-monitoring: setup ## Serve a model, tell it what was right, see its quality fall, and be sent an event
 	@$(BIN)/python examples/monitoring/run.py
+
+# Arguments for `make example-release`, such as --record FILE
+EXAMPLE_ARGS ?=
+
+example-release: setup ## Publish a version that takes over by itself, and a bad one that leaves by itself
+	@$(BIN)/python examples/release/run.py $(EXAMPLE_ARGS)
 
 example-triton: setup ## Serve a model from NVIDIA Triton: two versions released, a roll-back, and all stopped
 	@PIP_ARGS="$(PIP_ARGS)" $(BIN)/python examples/triton/run.py
@@ -111,8 +117,10 @@ proto: setup ## Write the gRPC stubs again from their .proto files
 	  --python_out=$(dir) --pyi_out=$(dir) --grpc_python_out=$(dir) $(wildcard $(dir)/*.proto) && \
 	  sed -i.orig 's/^import \([a-z_]*_pb2\) as/from . import \1 as/' $(dir)/*_pb2_grpc.py && rm $(dir)/*.orig &&) true
 
-pictures: setup ## Take the pictures of docs/images anew, in Chromium
+pictures: setup ## Take the pictures of docs/images anew: in Chromium, and of a rollout as it happens
 	MARWAY_PICTURES=docs/images $(BIN)/python -m pytest -q tests/ports/test_browser.py -k 'other_host and gateway'
+	record=$$(mktemp) && $(BIN)/python examples/release/run.py --record "$$record" && \
+		$(BIN)/python examples/release/picture.py "$$record" docs/images; rm -f "$$record"
 
 # Arguments for `make bench`, such as --quick, or --only speed,cache: make bench BENCH_ARGS="--quick"
 BENCH_ARGS ?=
@@ -137,6 +145,9 @@ bench-cold-path: setup ## Measure publish to first answer and pod start to ready
 
 bench-engines: setup ## Measure the native engine against TorchServe and its peers; write benchmarks/results/engines.md
 	$(BIN)/python benchmarks/bench_engines.py --write
+
+bench-evidence: setup ## Simulate thousands of rollouts: false alarms, and how soon what is worse is found
+	$(BIN)/python benchmarks/bench_evidence.py --write
 
 bench-features: setup ## Measure what ids, metrics, access log, trace context, auth and observations cost the gateway
 	$(BIN)/python benchmarks/bench_features.py

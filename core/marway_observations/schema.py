@@ -6,7 +6,10 @@ from typing import Final
 
 import pyarrow as pa
 
-__all__ = ["FEEDBACK", "OBSERVATIONS"]
+__all__ = ["CALLERS", "FEEDBACK", "OBSERVATIONS"]
+
+CALLERS: Final = "role NOT IN ('shadow', 'batch')"
+"""SQL of what callers asked: not copies of their requests, nor rows of jobs, replays among them."""
 
 _NAME: Final = pa.dictionary(pa.int32(), pa.string())
 _TIME: Final = pa.timestamp("us", tz="UTC")

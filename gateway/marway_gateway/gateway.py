@@ -198,6 +198,7 @@ async def open_gateway(
         writer = RegistryWriter(registry, resolver, changed=history.changed if settings.duties else None)
         stack.push_async_callback(writer.aclose)
         loader = Loader(pods, api, writer, algorithm_pools=settings.algorithm_pools)
+        contracts = ContractChecks(loader, upstream, writer)
         rollouts = Rollouts()
         telemetry.live = rollouts.answered
         watcher_of_rollouts = await stack.enter_async_context(
@@ -206,6 +207,7 @@ async def open_gateway(
                 resolver=resolver,
                 writer=writer,
                 loader=loader,
+                contracts=contracts,
                 pods=pods,
                 metrics=telemetry.metrics.registry,
                 clock=clock,
@@ -271,7 +273,7 @@ async def open_gateway(
             writer=writer,
             pod_api=api,
             loader=loader,
-            releaser=Releaser(loader, api, writer, ContractChecks(loader, upstream, writer)),
+            releaser=Releaser(loader, api, writer, contracts),
             feedback=feedback,
             rollouts=rollouts,
             rollout_watcher=watcher_of_rollouts,

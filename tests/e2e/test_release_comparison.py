@@ -198,3 +198,20 @@ def test_other_types_of_answers_and_a_publish_with_a_label(
     assert registry.state("echoed").labels == {"PROD": "1.2"}
     answer = client.post("/predict/echoed/1.2", json=examples[0])
     assert answer.json() == {"a": [1, 2.6]}
+
+
+def test_a_contract_of_a_consumer_is_kept(command: Command, model: str, tmp_path: Path) -> None:
+    """What a consumer relies on is taken from the label and asked of a pod before a release; the refusal names it."""
+    asked = tmp_path / "long.txt"
+    asked.write_text("one two three")
+    names = "--consumer", "search", "--name", "long"
+    done = command("contract", "add", model, *names, "--input", str(asked), "--from-label", "PROD", "--fields", "label")
+    assert (done.returncode, done.stdout) == (0, f"{model}: search relies on long: values of label\n"), done.stderr
+    try:
+        done = command("release", model, "2.0-other")
+        assert done.returncode == 1
+        assert 'search (contract long: label: "LONG" was expected, "LANG" came); PROD stays at 1.0' in done.stderr
+        done = command("contract", "check", model, "PROD")
+        assert (done.returncode, "1.0 keeps all contracts on pod " in done.stdout) == (0, True), done.stdout
+    finally:
+        assert command("contract", "remove", model, *names).returncode == 0

@@ -289,3 +289,28 @@ def test_same_verbs_everywhere(marway: Marway, directory: DirectoryStore) -> Non
         shown = marway(verb, "--help").out
         assert "--json" in shown, verb
         assert "--registry" in shown, verb
+
+
+def test_rollouts_are_told(filled: Registry, marway: Marway) -> None:
+    """`show` says how a label is divided, `history` what was done to a rollout, and `rollback` rolls one back."""
+    filled.start_rollout("intent", "1.1", by="ann", note="smaller")
+    filled.start_shadow("intent", "1.1", percent=20, by="ann")
+    said = marway("show", "intent").out
+    assert "PROD: 1 % to 1.1 in a rollout that is running (step 1 of 4, began " in said
+    assert "PROD: 20 % copied to 1.1" in said
+    assert printed(marway("show", "intent", "--json"))["traffic"]["PROD"]["candidate"] == "1.1"
+    assert marway("rollback", "intent", "--note", "odd").out == (
+        "the rollout of 1.1 is rolled back: intent PROD stays at 1.0\n"
+    )
+    filled.start_rollout("intent", "1.1", by="ann")
+    filled.roll_back_rollout("intent", guard="errors", reason="worse", by="gateway")
+    filled.start_rollout("intent", "1.1", by="ann")
+    filled.promote_rollout("intent", by="ann")
+    said = marway("history", "intent").out
+    for line in (
+        "PROD 1.0 → 1.1 (rollout promoted)",
+        "rollout of 1.1 to PROD rolled back by guard errors",
+        "rollout of 1.1 to PROD started at 1 %",
+        "20 % of PROD copied to 1.1",
+    ):
+        assert line in said, said

@@ -92,6 +92,18 @@ class Fields:
             place.names.update(found.names)
         self.cut = self.cut or other.cut
 
+    def never_seen(self, other: Fields) -> set[str]:
+        """Return the fields of ``other`` that no answer here has, where these have the same few again and again.
+
+        Where a name came just once others are to come: such an object is a map, whose keys are values.
+        """
+        found: set[str] = set()
+        for path, place in other._places.items():
+            mine = self._places.get(path)
+            if mine is not None and mine.objects and 1 not in mine.names.values():
+                found |= {_shown_path((*path, name)) for name in place.names if name not in mine.names}
+        return found
+
     def at(self, path: Path) -> _Place | None:
         """Return what was found at a place, or None."""
         return self._places.get(path)

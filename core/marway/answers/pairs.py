@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jmespath
 from jmespath.exceptions import JMESPathError
@@ -83,8 +83,19 @@ def compare_pair(
         otherwise = not _decides_alike(ours, theirs)
     except RecursionError:  # nested deeper than anybody looks
         return Pair(*sides, shape=shape, decides_otherwise=True, fields=("",))
-    decisions = f"{shown_value(ours)} is now {shown_value(theirs)}" if otherwise else None
+    decisions = _in_words(ours, theirs) if otherwise else None
     return Pair(*sides, shape, otherwise, decisions, tuple(_fields_between(before, after, tolerance)))
+
+
+def _in_words(ours: Any, theirs: Any) -> str:
+    """Return two decisions in one line, without what they have in common."""
+    while isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
+        names = [name for name in ours if not _decides_alike(ours[name], theirs[name])]
+        if len(names) != 1:
+            ours, theirs = ({name: each[name] for name in names} for each in (ours, theirs))
+            break
+        ours, theirs = ours[names[0]], theirs[names[0]]
+    return f"{shown_value(ours)} is now {shown_value(theirs)}"
 
 
 def _rows(answer: GoldenAnswer) -> Any:
@@ -99,7 +110,7 @@ def _decision(answer: GoldenAnswer, path: str | None) -> Any:
     if answer.kind != "json":
         return answer.value.strip() if answer.kind == "text" and isinstance(answer.value, str) else answer.value
     rows = document_rows(answer.value)
-    found = [_decides(row) if path is None else _found(path, row) for row in rows]
+    found = [_decides(row).what if path is None else _found(path, row) for row in rows]
     return found[0] if len(found) == 1 else found
 
 
@@ -110,22 +121,30 @@ def _found(path: str, row: Any) -> Any:
         return None
 
 
-def _decides(value: Any) -> Any:
+class _Decides(NamedTuple):
+    """What decides in a value, and how surely: 2 what is said outright, 1 the highest score, 0 a number."""
+
+    surely: int
+    what: Any
+
+
+def _decides(value: Any) -> _Decides:
     """Return what decides in a value: its texts, truth values and whole numbers; else its highest score, or itself."""
     if isinstance(value, dict):
         if _are_scores(list(value.values())):
-            return max(value, key=lambda name: _score(value[name]))
+            return _Decides(1, max(value, key=lambda name: _score(value[name])))
         inner = {name: _decides(each) for name, each in value.items()}
-        decisive = {name: each for name, each in inner.items() if not isinstance(each, float)}
-        return decisive or inner
+        surely = max((each.surely for each in inner.values()), default=2)
+        return _Decides(surely, {name: each.what for name, each in inner.items() if each.surely == surely})
     if isinstance(value, list):
         if _are_scores(value):
-            return max(range(len(value)), key=lambda place: _score(value[place]))
+            return _Decides(1, max(range(len(value)), key=lambda place: _score(value[place])))
         if len(value) > 1 and (scores := _scored(value)) is not None:
             best = value[max(range(len(value)), key=lambda place: _score(scores[place]))]
             return _decides({name: each for name, each in best.items() if not isinstance(each, float)})
-        return [_decides(each) for each in value]
-    return value
+        items = [_decides(each) for each in value]
+        return _Decides(max((each.surely for each in items), default=2), [each.what for each in items])
+    return _Decides(0 if isinstance(value, float) else 2, value)
 
 
 def _are_scores(values: list[Any]) -> bool:

@@ -24,7 +24,7 @@ from marway.records import GcMark, VersionRecord, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
 from marway.registry.encoding import decode
-from marway.registry.reading import Reading
+from marway.registry.traffic.expiring import ExpiringRollouts
 
 __all__ = ["GRACE", "GarbageCollection", "GcReport"]
 
@@ -53,16 +53,18 @@ class GcReport:
     deleted: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     swept: list[str] = field(default_factory=list)
+    expired: list[str] = field(default_factory=list)
 
 
-class GarbageCollection(Reading):
+class GarbageCollection(ExpiringRollouts):
     """Deletes what nobody can reach."""
 
     def gc(self, *, dry_run: bool = False, now: datetime | None = None) -> GcReport:
         """Mark what is unused, and delete what has been for a day.
 
         Unused are archives, golden answers and wheels of no version, or only of deleted ones, and records whose
-        publish was given up. Deleted versions keep their record, so that their name and id stay taken.
+        publish was given up. Deleted versions keep their record, so that their name and id stay taken. What was counted
+        of rollouts goes `ROLLOUT_KEPT` after they ended.
 
         Args:
             dry_run: Change nothing; the report says what would be done.
@@ -86,6 +88,7 @@ class GarbageCollection(Reading):
         if condemned:
             self._execute(condemned, report)
         report.swept.extend(self._contracts_left(now, dry_run=dry_run))
+        report.expired.extend(self._rollouts_over(now, dry_run=dry_run))
         report.swept.extend(self._store.sweep(older_than_s=GRACE.total_seconds(), dry_run=dry_run))
         return report
 

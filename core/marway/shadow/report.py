@@ -15,12 +15,12 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from marway.errors import InvalidRecord
+from marway.errors import InvalidRecord, RolloutNotFound
 from marway.objects import ObjectMissing, ObjectStore
-from marway.registry import keys
+from marway.registry import Registry, keys
 from marway.shadow.counts import ShadowCounts, most
 from marway.stored import Frozen
-from marway.traffic import Traffic, run_of
+from marway.traffic import run_of
 
 __all__ = ["ProcessCounts", "ShadowReport", "VersionReport", "counts_key", "read_report"]
 
@@ -126,43 +126,53 @@ def counts_key(model: str, run: str, process: str) -> str:
     return f"{keys.rollout_prefix(model, run)}shadow/{process}.json"
 
 
-def read_report(store: ObjectStore, model: str, label: str, traffic: Traffic | None) -> ShadowReport | None:
-    """Return what all gateways counted of the run under way, or else of the last; None where nothing was. Blocks.
+def read_report(registry: Registry, model: str, label: str) -> ShadowReport:
+    """Return what all gateways counted of the copies that are made now, or else were last. Blocks.
 
     Args:
-        store: The registry's.
-        model: The model's name as it is written.
-        label: Whose copies.
-        traffic: How the label is divided now; None where it is not.
+        registry: Whose.
+        model: Its name or id.
+        label: Whose requests are copied.
 
     Raises:
+        ModelNotFound: There is no such model.
+        RolloutNotFound: No requests of the label were ever copied.
         InvalidRecord: What a gateway wrote cannot be read.
         RegistryUnavailable: The store cannot be reached.
     """
-    running = traffic is not None and bool(traffic.shadow)
-    if traffic is not None and running:
-        found = list(_counts(store, keys.rollout_prefix(model, run_of(label, traffic))))
-    else:
-        found = [each for each in _counts(store, f"{keys.ROLLOUTS}{model}/") if each.label == label]
-        last = max((each.began for each in found), default=None)
-        found = [each for each in found if each.began == last]
-    if not found:
-        return None
+    name = registry.find(model)
+    state = registry.state(name)
+    traffic = state.traffic.get(label)
     total: dict[str, ShadowCounts] = {}
+    percents: dict[str, float] = {}
+    if traffic is not None and traffic.shadow:
+        running, run, began, base = True, run_of(label, traffic), traffic.began, state.labels.get(label)
+        found = list(_counts(registry.store, keys.rollout_prefix(name, run)))
+        percents = {rule.version: rule.percent for rule in traffic.shadow}
+        total = {version: ShadowCounts() for version in percents}
+    else:
+        found = [each for each in _counts(registry.store, f"{keys.ROLLOUTS}{name}/") if each.label == label]
+        if not found:
+            raise RolloutNotFound(
+                f"no requests of {name} {label} were copied: `marway shadow start {name} VERSION --label {label}` "
+                "has copies sent",
+                model=name,
+            )
+        last = max(found, key=lambda each: each.began)
+        running, run, began, base = False, last.run, last.began, last.base
+        found = [each for each in found if each.run == run]
     for each in found:
         for version, counts in each.versions.items():
             total.setdefault(version, ShadowCounts()).add(counts)
-    percents = {rule.version: rule.percent for rule in traffic.shadow} if traffic is not None else {}
-    first = found[0]
     return ShadowReport(
-        model=model,
+        model=name,
         label=label,
-        run=first.run,
+        run=run,
         running=running,
-        base=first.base,
-        began=first.began,
+        base=base,
+        began=began,
         processes=len(found),
-        versions=tuple(_version(name, counts, percents.get(name)) for name, counts in sorted(total.items())),
+        versions=tuple(_version(each, counts, percents.get(each)) for each, counts in sorted(total.items())),
     )
 
 

@@ -213,11 +213,13 @@ def _print(done: Replay) -> None:
     )
     print_table(("", done.base, done.candidate), _facts(done))
     if done.fields:
+        # Those that are not within others first: a label before the scores of a hundred classes.
+        outer = sorted(done.fields.items(), key=lambda each: (each[0].count(".") + each[0].count("["), -each[1]))
         print_table(
             ("field", "differs for", "of all"),
             [
                 (name or "(the answer)", str(number), f"{number / counts.compared:.1%}")
-                for name, number in list(done.fields.items())[:_FIELDS]
+                for name, number in outer[:_FIELDS]
             ],
         )
     if done.segment is not None:

@@ -15,6 +15,7 @@ from marway.features.collecting import Rows
 from marway.features.sampling import SAMPLE_ROWS
 from marway.objects import ObjectStore
 from marway_observations.reading import LeftOut, Observed
+from marway_observations.schema import CALLERS
 
 __all__ = ["PICTURES_SAMPLE_ROWS", "Window", "window_of"]
 
@@ -81,7 +82,8 @@ def window_of(
 def _window(connection: duckdb.DuckDBPyConnection, version: str, fields: Sequence[str], sample_rows: int) -> Window:
     counted = connection.execute(
         f"SELECT count(*), count(*) FILTER ({_WITH_BODIES}), count(*) FILTER ({_WITH_BODIES} "
-        "AND (input_type LIKE 'image/%' OR input_type LIKE 'multipart/%')) FROM observations WHERE version = ?",
+        "AND (input_type LIKE 'image/%' OR input_type LIKE 'multipart/%')) FROM observations "
+        f"WHERE version = ? AND {CALLERS}",
         [version],
     ).fetchone()
     assert counted is not None
@@ -92,7 +94,8 @@ def _window(connection: duckdb.DuckDBPyConnection, version: str, fields: Sequenc
     below = _HASHES - 1 if with_bodies <= sample_rows else _HASHES * sample_rows // with_bodies
     found = connection.execute(
         "SELECT input_type, input, CASE WHEN outcome = 'ok' THEN output_type END, CASE WHEN outcome = 'ok' THEN output "
-        f"END FROM observations WHERE version = ? AND {_WITH_BODIES} AND hash(prediction_id) <= ?::UBIGINT",
+        f"END FROM observations WHERE version = ? AND {CALLERS} AND {_WITH_BODIES} "
+        "AND hash(prediction_id) <= ?::UBIGINT",
         [version, below],
     )
     rows = Rows(fields)

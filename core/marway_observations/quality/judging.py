@@ -12,6 +12,7 @@ from marway.serving import QualityRule
 from marway_observations.joining import COUNTED
 from marway_observations.json_paths import decoded, document, found_at, single_value
 from marway_observations.reading.observed import literal
+from marway_observations.schema import CALLERS
 
 __all__ = ["KNOWN", "MISSING", "REASONS", "count", "judge"]
 
@@ -20,8 +21,8 @@ MISSING: Final = "missing"
 REASONS: Final = "SELECT version, label, reason, sum(n)::BIGINT FROM judged WHERE reason IS NOT NULL GROUP BY ALL"
 """How many predictions of each version and label count, or why they do not."""
 
-_COUNTS: Final = """(
-    outcome = 'ok' AND role <> 'shadow' AND list_contains($versions, version) AND "at" >= $since AND "at" < $until
+_COUNTS: Final = f"""(
+    outcome = 'ok' AND {CALLERS} AND list_contains($versions, version) AND "at" >= $since AND "at" < $until
 )"""
 _LARGEST: Final = 1e75  # the squares of its squares, and sums of them, are numbers still
 

@@ -13,13 +13,12 @@ import duckdb
 from marway.errors import NotFound
 from marway.objects import ObjectStore
 from marway_observations.reading import LeftOut, Observed
+from marway_observations.schema import CALLERS
 
 __all__ = ["Inputs", "Wanted", "choose"]
 
 _FETCHED: Final = 100
 """Inputs that are in memory at once, beside those that are on their way."""
-_CALLERS: Final = "role IN ('base', 'candidate')"
-"""What callers asked: copies and rows of jobs, replays among them, are not asked once more."""
 _WITH_INPUT: Final = "bodies IN ('kept', 'failed')"
 _COLUMNS: Final = ("prediction_id", '"at"', "surface", "input_type", "input", "output", "outcome")
 _WHY_NONE: Final = {
@@ -98,7 +97,7 @@ def choose(store: ObjectStore, wanted: Wanted) -> Iterator[Inputs]:
 def _condition(wanted: Wanted) -> tuple[str, dict[str, object]]:
     given = {"label": wanted.label, "version": wanted.version}
     found = {name: value for name, value in given.items() if value is not None}
-    return " AND ".join((_CALLERS, *(f"{name} = ${name}" for name in found))), dict(found)
+    return " AND ".join((CALLERS, *(f"{name} = ${name}" for name in found))), dict(found)
 
 
 def _choose(connection: duckdb.DuckDBPyConnection, wanted: Wanted) -> tuple[int, datetime, datetime] | None:

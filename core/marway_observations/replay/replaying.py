@@ -142,6 +142,7 @@ class _Run:
         async with httpx.AsyncClient(base_url=wanted.gateway, timeout=times, trust_env=False) as client:
             asker = Asker(client, wanted.timeout_s, wanted.give_up_s, wanted.token)
             rows = iter(inputs)
+            await self._one(next(rows), asker, timed=False)  # alone: it may have to wait until a version is loaded
             tasks = [asyncio.create_task(self._some(rows, asker), name="marway-replay") for _ in range(_AT_ONCE)]
             try:
                 with self._stopped_by_signals():
@@ -165,10 +166,7 @@ class _Run:
                 if row is None:
                     return
                 self._begun += 1
-            await self._one(row, asker, base_first=self._begun % 2 == 0)
-            self._done += 1
-            if self._progress is not None:
-                self._progress(self._done, self._inputs, self.tally.differing)
+            await self._one(row, asker)
 
     async def _turn(self) -> None:
         """Wait until the rate allows another input, or it is stopped."""
@@ -181,9 +179,15 @@ class _Run:
                 await asyncio.wait_for(self._stop.wait(), self._next_at - now)
         self._next_at += 1.0 / self._wanted.rate
 
-    async def _one(self, row: Mapping[str, Any], asker: Asker, *, base_first: bool) -> None:
+    async def _one(self, row: Mapping[str, Any], asker: Asker, *, timed: bool = True) -> None:
+        await self._compare(row, asker, timed=timed)
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, self._inputs, self.tally.differing)
+
+    async def _compare(self, row: Mapping[str, Any], asker: Asker, *, timed: bool) -> None:
         wanted = self._wanted
-        both = (wanted.base, wanted.candidate) if base_first else (wanted.candidate, wanted.base)
+        both = (wanted.base, wanted.candidate) if self._begun % 2 else (wanted.candidate, wanted.base)
         found: dict[str, Answered] = {}
         try:
             for record in both:  # in turns, so that neither always has the warmer caches
@@ -194,7 +198,10 @@ class _Run:
         except NoRoom as exc:
             self.tally.skipped[f"not answered: {clip(exc.message, 180)}"] += 1
             return
-        base, candidate = found[wanted.base.version], found[wanted.candidate.version]
+        base, candidate = (
+            found[each.version] if timed else found[each.version]._replace(pod_s=None)
+            for each in (wanted.base, wanted.candidate)
+        )
         pair = compare_pair(base.answer, candidate.answer, self._tolerance, decision=self._decision)
         segment = None if self._segment is None else self._segment_of(row, base)
         self.tally.add(row["prediction_id"], base, candidate, pair, segment=segment)

@@ -12,7 +12,10 @@ from marway.protection.contracts import consumers_of
 from marway.records import HistoryEntry, Proof, VersionRecord, overrides
 from marway.refs import check_label, parse_reference
 from marway.registry import ModelSummary, Registry, open_registry
+from marway.text import printable
+from marway.traffic import Traffic
 from marway_ops.cli.protect import protection_words
+from marway_ops.cli.rollouts.words import rollout_words, traffic_lines
 from marway_ops.shell.options import (
     JsonOption,
     LimitOption,
@@ -98,6 +101,7 @@ def _model(found: Registry, name: str) -> dict[str, Any]:
         },
         "contracts": sorted(state.contracts),
         "serving": overrides(state.serving),
+        "traffic": {label: each.model_dump(mode="json") for label, each in sorted(state.traffic.items())},
         "deleted": {version: grave.model_dump(mode="json") for version, grave in sorted(state.tombstones.items())},
         "generation": state.generation,
     }
@@ -117,6 +121,9 @@ def _print_model(document: dict[str, Any]) -> None:
     if document["contracts"]:
         consumers = ", ".join(consumers_of(document["contracts"]))
         typer.echo(f"{len(document['contracts'])} contracts of consumers: {consumers}")
+    for label, traffic in document["traffic"].items():
+        for line in traffic_lines(label, Traffic.model_validate(traffic)):
+            typer.echo(printable(line))
     for key, settings in document["serving"].items():
         typer.echo(f"serving overridden for {'all versions' if key == '*' else key}: {json.dumps(settings)}")
 
@@ -184,6 +191,8 @@ def history(
 def _what(entry: HistoryEntry) -> str:
     if (said := protection_words(entry)) is not None:
         return said
+    if entry.rollout is not None:
+        return rollout_words(entry, entry.rollout)
     if entry.kind == "serving" and entry.serving is not None:
         changes = [f"{name}={json.dumps(value)}" for name, value in entry.serving.set.items()]
         changes += [f"{name} unset" for name in entry.serving.unset]

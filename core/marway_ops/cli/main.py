@@ -27,6 +27,7 @@ from marway_ops.cli.pods import drain, load, pin, pods, unload
 from marway_ops.cli.predict import predict
 from marway_ops.cli.protect import approve, protect
 from marway_ops.cli.rollouts import rollout
+from marway_ops.cli.shadow import shadow
 from marway_ops.cli.up import up
 from marway_ops.shell.environment import unknown_variables
 from marway_ops.shell.options import DEBUG_ENV
@@ -80,6 +81,7 @@ def build_app() -> typer.Typer:
 
     for verb in _VERBS:
         app.command()(verb)
+    app.add_typer(shadow, name="shadow")
     app.add_typer(rollout)
     app.add_typer(contract)
     for entry in sorted(entry_points(group="marway.verbs"), key=lambda found: found.name):

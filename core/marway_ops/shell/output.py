@@ -121,6 +121,9 @@ def change_entry(change: Mapping[str, Any]) -> dict[str, Any]:
 
 def moved(model: str, entry: Mapping[str, Any]) -> str:
     """Return one line about a label that was moved, from its history entry as `--json` shows it."""
+    rollout = entry.get("rollout")
+    if rollout is not None and rollout["action"] == "roll_back":
+        return f"the rollout of {rollout['candidate']} is rolled back: {model} {entry['label']} stays at {entry['to']}"
     before = f" (was {entry['from']})" if entry["from"] else ""
     return f"{model} {entry['label']} → {entry['to']}{before}"
 

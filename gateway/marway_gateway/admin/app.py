@@ -11,7 +11,8 @@ from marway_gateway.admin.contract_routes import contracts_router
 from marway_gateway.admin.labels import labels_router
 from marway_gateway.admin.pods import pods_router
 from marway_gateway.admin.protection import protection_router
-from marway_gateway.admin.rollouts import rollouts_router
+from marway_gateway.admin.traffic.rollouts import rollouts_router
+from marway_gateway.admin.traffic.shadow import shadow_router
 from marway_gateway.app import HEALTH_LINKS, LINKS, new_app
 from marway_gateway.gateway import Gateway
 from marway_gateway.settings import GatewaySettings
@@ -49,7 +50,10 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
             setting="admin_allowed_hosts (MARWAY_GATEWAY_ADMIN_ALLOWED_HOSTS)",
         ),
     )
-    routers = catalogue_router, labels_router, protection_router, contracts_router, rollouts_router, pods_router
+    routers = (
+        *(catalogue_router, labels_router, protection_router, contracts_router, rollouts_router, shadow_router),
+        pods_router,
+    )
     for router in routers:
         app.include_router(router(current))
     for surface in SURFACES:

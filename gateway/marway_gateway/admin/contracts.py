@@ -28,7 +28,7 @@ from marway_gateway.placement import Pod
 from marway_gateway.transport import Upstream
 from marway_gateway.transport.base import AttemptFailed, read_within
 
-__all__ = ["ContractChecks", "broken"]
+__all__ = ["ContractChecks", "encoded"]
 
 _ANSWER_BYTES_MAX: Final = 4 * INPUT_BYTES_MAX
 _AGAIN_S: Final = 0.2
@@ -54,10 +54,14 @@ class ContractChecks:
         """Have a version that a pod has loaded asked those contracts of a label of which nothing is proved yet.
 
         Raises:
+            ContractBroken: It breaks one; the message names the consumer.
             Unavailable, DeadlineExceeded: The pod could not answer, which says nothing of the version.
         """
-        wanted = await self._writer.call(_unproved, self._writer.registry, record, label)
-        return await self._asked(pod, record, wanted, deadline)
+        wanted, current = await self._writer.call(_unproved, self._writer.registry, record, label)
+        report = await self._asked(pod, record, wanted, deadline)
+        if report.broken:
+            raise _broken(report, record, label, current)
+        return report
 
     async def check(self, model: str, version: str, *, deadline: Deadline | None) -> ContractReport:
         """Load a version where its requests would go, and have it asked all contracts of the model, proved or not.
@@ -175,7 +179,7 @@ class ContractChecks:
             await asyncio.sleep(_AGAIN_S)
 
 
-def broken(report: ContractReport, record: VersionRecord, label: str, current: str | None) -> MarwayError:
+def _broken(report: ContractReport, record: VersionRecord, label: str, current: str | None) -> MarwayError:
     """Return the error of a move that contracts forbid; it names whose they are."""
     shown = "; ".join(f"{each.consumer} (contract {each.name}: {each.difference})" for each in report.broken[:_SHOWN])
     more = len(report.broken) - _SHOWN
@@ -200,12 +204,15 @@ def _found(registry: Registry, model: str, reference: str) -> tuple[VersionRecor
     return record, registry.state(record.name).serving_for(record)
 
 
-def _unproved(registry: Registry, record: VersionRecord, label: str) -> list[Contract]:
+def _unproved(registry: Registry, record: VersionRecord, label: str) -> tuple[list[Contract], str | None]:
+    """Read what a label's next version is to be asked yet, and where the label is. Blocks."""
     state = registry.state(record.name)
-    if not state.contracts:
-        return []
+    current = state.labels.get(label)
+    if not state.contracts or current == record.version:
+        return [], current
     left = set(contracts_unproved(state, registry.proofs(record.archive.sha256, skip_damaged=True), label))
-    return [each for each in registry.contracts_of(record.name, state, label=label) if each.key in left] if left else []
+    contracts = registry.contracts_of(record.name, state, label=label) if left else []
+    return [each for each in contracts if each.key in left], current
 
 
 def _added(name: str, registry: Registry, contract: Contract, op_id: str | None) -> Change:

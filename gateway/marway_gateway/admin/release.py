@@ -15,11 +15,11 @@ from marway.refs import Reference, check_label, check_model_id, check_version
 from marway.registry import Change, Registry
 from marway.serving import ServingSettings
 from marway.wire.comparison import Comparison, refusal
-from marway_gateway.admin.contracts import ContractChecks, broken
+from marway_gateway.admin.contracts import ContractChecks
 from marway_gateway.admin.loading import Loader, PodLoad
 from marway_gateway.admin.parameters import Caller
 from marway_gateway.admin.registry_writer import RegistryWriter
-from marway_gateway.admin.rollout_views import RolloutStart
+from marway_gateway.admin.traffic.views import RolloutStart
 from marway_gateway.admin.views import LabelMove, PodLoadView, ReleaseView
 from marway_gateway.placement import Pod
 from marway_gateway.placement.pod_api import PodApi
@@ -173,10 +173,7 @@ class Releaser:
             raise _refused(exc, record, label, known.current) from exc
         if comparison.refused:
             raise refusal(comparison, model=record.name, label=label)
-        if known.current != record.version:
-            report = await self.contracts.keep(pod, record, label, deadline=deadline)
-            if report.broken:
-                raise broken(report, record, label, known.current)
+        await self.contracts.keep(pod, record, label, deadline=deadline)
         return loads, comparison
 
     async def _compared(

@@ -207,11 +207,8 @@ class PodChoice:
 
     def saturated(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> bool:
         """Return whether a healthy pod is left that only has too many requests in flight."""
-        now, pods = self.now(), self.order_of(spec)
-        if spec.ready_only:
-            ready = self._ready.get(spec.key, _NOBODY)
-            pods = tuple(pod for pod in pods if pod in ready)
-        return any(pod.healthy(now) and pod not in tried and self._at_limit(pod) for pod in pods)
+        now = self.now()
+        return any(pod.healthy(now) and pod not in tried and self._at_limit(pod) for pod in self.order_of(spec))
 
     def _handing_over(self, key: VersionKey, order: tuple[Pod, ...], tried: Collection[Pod], now: float) -> Pod | None:
         """Return the first pod that drains, has a version ready and may still take a request for it."""

@@ -57,6 +57,30 @@ class PredictCall:
     rendering: Rendering | None = None
     sequence: str | None = None
 
+    def is_for(self, resolved: Resolved) -> None:
+        """Take in which version it is for."""
+        record, info = resolved.record, self.info
+        info.model, info.version, info.model_id = record.name, record.version, record.id
+        info.label = resolved.label
+        info.serving = resolved.serving
+        self.resolved = resolved
+
+    def back_to_base(self) -> Resolved:
+        """Make a candidate's call the base's; return the base."""
+        base, info = self.base, self.info
+        assert base is not None
+        assert info.assignment is not None
+        self.base, self.divides = None, False
+        info.role = "base"
+        info.assignment.counted = info.assignment.failed
+        info.run = None
+        self.is_for(base)
+        if base.serving.observe == "off":
+            info.observe, info.input = "off", None
+        elif base.serving.observe == "metadata" and info.observe == "bodies":
+            info.observe, info.input = "metadata", None
+        return base
+
     async def whole_body(self) -> bytes:
         """Return all of the body, received first where it has not come, and note its size.
 

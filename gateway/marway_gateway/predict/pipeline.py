@@ -96,7 +96,7 @@ class Predictor:
             base, resolved = resolved, self._division.divide(info, resolved)
             if resolved is not base:
                 call.base, call.asked = base, (call.headers, call.body)
-        _note(call, resolved)
+        call.is_for(resolved)
         if info.prediction_id is not None:
             info.observe = drawn(resolved.serving)
         if info.observe != "bodies":
@@ -145,7 +145,7 @@ class Predictor:
                 self._copies.failed(call, exc, shaped=shaped)
             raise
         except CandidateLost:
-            base = _back_to_base(call)
+            base = call.back_to_base()
             if shaped and not alike(resolved, base):
                 assert call.asked is not None
                 call.headers, call.body = call.asked
@@ -185,7 +185,7 @@ class Predictor:
 
         Raises:
             MarwayError: What a pod said of the request, or that no pod could answer.
-            CandidateLost: It is for a candidate, which no pod that is left has ready.
+            CandidateLost: It is for a candidate, which no pod that is left can be asked for.
         """
         retries: Retries | None = None  # from the first failure on
         try:
@@ -211,19 +211,21 @@ class Predictor:
 
         Raises:
             NoPodAvailable: Nobody is left.
-            CandidateLost: The same, of a candidate.
+            CandidateLost: Of a candidate there is none to ask now: its callers wait for nothing that the base has.
         """
         pods, tried = self._pods, retries.tried if retries is not None else ()
         pod = pods.choose(spec, tried=tried)
         if pod is None and retries is not None:
             pod = retries.pod_again(pods.now())
-        if pod is None and not pods.saturated(spec, tried=tried):
-            failed = retries.failed if retries is not None else ()
-            if call.base is not None and call.info.assignment is not None:
-                call.info.assignment.failed = any(attempt.accepted for attempt in failed)
-                raise CandidateLost
+        if pod is not None:
+            return pod
+        failed = retries.failed if retries is not None else ()
+        if call.base is not None and call.info.assignment is not None:
+            call.info.assignment.failed = any(attempt.accepted for attempt in failed)
+            raise CandidateLost
+        if not pods.saturated(spec, tried=tried):
             raise nobody_left(spec, failed, pods.troubles(spec))
-        return pod
+        return None
 
     async def _ask(self, pod: Pod, call: PredictCall, spec: PlacementSpec) -> Reply | FailedAttempt:
         """Return what a pod answers, or a failure that another attempt may follow.
@@ -260,38 +262,15 @@ class Predictor:
 
 
 def _wait_for_no_turn(call: PredictCall, spec: PlacementSpec) -> None:
-    """Refuse a call that gives way to all others where these wait for a turn.
+    """Refuse a call that is not to wait for a turn.
 
     Raises:
-        NoRoomToSpare: It is one.
+        NoRoomToSpare: It gives way to all others.
+        CandidateLost: It is a candidate's, and the base may have room.
     """
+    if call.base is not None:
+        raise CandidateLost
     if call.info.role == "batch":
         name, version = spec.key
         message = f"other requests for {name} {version} take all the room there is, and this one gives way to them"
         raise NoRoomToSpare(message, model=name, version=version, retry_after_s=_RETRY_AFTER_S)
-
-
-def _note(call: PredictCall, resolved: Resolved) -> None:
-    """Take in which version a call is for."""
-    record, info = resolved.record, call.info
-    info.model, info.version, info.model_id = record.name, record.version, record.id
-    info.label = resolved.label
-    info.serving = resolved.serving
-    call.resolved = resolved
-
-
-def _back_to_base(call: PredictCall) -> Resolved:
-    """Make a candidate's call the base's; return the base."""
-    base, info = call.base, call.info
-    assert base is not None
-    assert info.assignment is not None
-    call.base, call.divides = None, False
-    info.role = "base"
-    info.assignment.counted = info.assignment.failed
-    info.run = None
-    _note(call, base)
-    if base.serving.observe == "off":
-        info.observe, info.input = "off", None
-    elif base.serving.observe == "metadata" and info.observe == "bodies":
-        info.observe, info.input = "metadata", None
-    return base

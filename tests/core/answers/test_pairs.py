@@ -43,6 +43,9 @@ for _ in range(400):
          [{"label": "a", "score": 0.8}, {"label": "c", "score": 0.2}], True),
         ([{"label": "a", "score": 0.9}, {"label": "b", "score": 0.1}],
          [{"label": "b", "score": 0.6}, {"label": "a", "score": 0.4}], False),
+        ({"label": "a", "scores": {"a": 0.6, "b": 0.4}}, {"label": "a", "scores": {"a": 0.4, "b": 0.6}}, True),
+        ({"best": {"a": 0.6, "b": 0.4}, "s": 0.5}, {"best": {"a": 0.4, "b": 0.6}, "s": 0.5}, False),
+        ({}, {}, True),
         (7, 8, False),
         (True, False, False),
         (100.0, 105.0, True),
@@ -64,6 +67,18 @@ def test_decisions(before: Any, after: Any, alike: bool) -> None:
     assert pair.decides_otherwise is not alike
     assert (pair.decisions is None) is alike or pair.fields == ("",)
     assert compare_pair(answer(before), answer(before)).difference is None
+
+
+def test_in_words() -> None:
+    """What differs between two decisions is told, without what they have in common."""
+    before = answer({"label": "a", "sure": True, "at": {"x": 1, "y": 2}})
+    for after, said in (
+        ({"label": "b", "sure": True, "at": {"x": 1, "y": 2}}, '"a" is now "b"'),
+        ({"label": "a", "sure": True, "at": {"x": 1, "y": 3}}, "2 is now 3"),
+        ({"label": "b", "sure": False, "at": {"x": 1, "y": 2}},
+         '{"label": "a", "sure": true} is now {"label": "b", "sure": false}'),
+    ):  # fmt: skip
+        assert compare_pair(before, answer(after)).decisions == said
 
 
 def test_declared_decision() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from marway.errors import InvalidInput, MarwayError, ProofMissing, StateConflict
 from marway.records import HistoryEntry, Proof, utc_now
 from marway.refs import new_ulid
 from marway.registry import Change, Registry, keys
+from marway.registry.traffic.expiring import ROLLOUT_KEPT
 from marway.traffic import GUARDS, RolloutChange, Traffic
 from support.registry import Publish
 
@@ -283,6 +285,22 @@ def test_a_label_that_goes_takes_its_copies_along(registry: Registry) -> None:
     registry.start_shadow("intent", "3", **HERE)
     registry.delete("intent", "1", forced=True, by="test")
     assert registry.state("intent").traffic == {}
+
+
+def test_what_is_kept_of_old_rollouts_goes(registry: Registry) -> None:
+    """gc takes what is beside a rollout that is long over, all at once, and nothing of one that runs, however old."""
+    over, runs = start(registry), ""
+    registry.store.create(f"{keys.evidence_prefix('intent', over)}a.json", b"{}")
+    registry.abort_rollout("intent", **HERE)
+    runs = start(registry)
+    assert registry.gc(now=utc_now() + ROLLOUT_KEPT - timedelta(hours=1)).expired == []
+    later = utc_now() + ROLLOUT_KEPT + timedelta(hours=1)
+    old = [f"{keys.evidence_prefix('intent', over)}a.json", keys.rollout_key("intent", over)]
+    assert registry.gc(now=later, dry_run=True).expired == old
+    assert registry.gc(now=later).expired == old
+    assert list(registry.store.keys(keys.ROLLOUTS)) == [keys.rollout_key("intent", runs)]
+    status, _ = registry.rollout_status("intent", rollout=over)
+    assert (status.state, status.steps, [move.action for move in status.changes]) == ("aborted", (), ["start", "abort"])
 
 
 def test_older_readers(registry: Registry) -> None:

@@ -69,23 +69,12 @@ async def test_a_rollout_raises_an_event_for_each_turn(registry: Registry, tmp_p
         ("rollout.started", "intent-7"),
         ("rollout.aborted", "intent-8"),
         ("rollout.started", "intent-10"),
-        *sorted(
-            [("rollout.promoted", "intent-11-promoted"), ("model.released", "intent-11")], key=lambda each: each[1]
-        ),
+        ("model.released", "intent-11"),
+        ("rollout.promoted", "intent-11-promoted"),
     ]
     told = found[4].data
-    assert {
-        name: told[name] for name in ("version", "base", "label", "rollout", "step", "percent", "guard", "reason")
-    } == {
-        "version": "2.0",
-        "base": "1.0",
-        "label": "PROD",
-        "rollout": rollout.id,
-        "step": 1,
-        "percent": 0,
-        "guard": "errors",
-        "reason": "errors is worse",
-    }
+    assert (told["version"], told["base"], told["label"], told["rollout"]) == ("2.0", "1.0", "PROD", rollout.id)
+    assert (told["step"], told["percent"], told["guard"], told["reason"]) == (1, 0, "errors", "errors is worse")
 
 
 async def test_changes_that_no_gateway_made_raise_events(registry: Registry, tmp_path: Path) -> None:

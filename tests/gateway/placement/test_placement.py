@@ -455,7 +455,7 @@ def test_when_every_pod_leaves_the_version_is_still_answered() -> None:
 
 
 def test_only_pods_that_have_it_ready(clock: Clock) -> None:
-    """A candidate's requests go where it is ready, also to a pod that drains; else nowhere, and who lacks it is named."""
+    """A candidate's requests go where it is ready, even to a pod that drains, or nowhere; who lacks it is named."""
     pods = pods_called("a", "b", "c", clock=clock)
     missing: list[str] = []
     pods.on_missing = lambda pod, spec: missing.append(pod.name)

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from aiohttp import web
 
-from gateway.fakes import FakePod, Running, answer, broken_model, busy, hang_up, running
+from gateway.fakes import FakePod, Running, answer, broken_model, busy, hang, hang_up, running
 from gateway.handlers import TEXT, echo, handling, ready
 from gateway.observe.test_every_ending import GRPC, HTTP, TENSOR, infer_request, kept, model
 from marway.registry import Registry
@@ -213,6 +213,27 @@ async def test_a_candidate_that_is_lost_on_the_way(
     assert versions(pod)[: 2 * len(told)] == [candidate, "1.0"] * len(told)
     names = [got.json().get("outputs", [{}])[0].get("name") for got in infer]
     assert names[0] == names[1] != "prediction", "answers are read as the base's"
+
+
+async def test_nobody_queues_for_a_candidate(registry: Registry, make_pod: MakePod) -> None:
+    """Where a candidate has as many requests as it may have, further callers get the base at once; so do jobs' rows."""
+    pod = await make_pod(models=BOTH)
+
+    async def hanging(pod: FakePod, request: web.Request) -> web.StreamResponse:
+        return await (answer if request.path.endswith("1.0") else hang)(pod, request)
+
+    pod.behave = hanging
+    divide(registry, "intent", traffic_of())
+    async with running(pod, registry=registry, max_requests_per_version=1, drain_timeout_s=0.1) as gateway:
+        await ready(gateway)
+        first = asyncio.create_task(gateway.predict(x_request_timeout_ms="60000"))
+        await until(lambda: versions(pod) == ["2.0"])
+        assert (await gateway.predict()).headers[TRAFFIC] == "base"
+        first.cancel()
+        await until(lambda: pod.cancelled == 1)
+        job = await gateway.predict(x_marway_priority="batch")
+        assert (job.status_code, job.headers["x-model-version"], job.headers.get(TRAFFIC)) == (200, "1.0", None)
+    assert versions(pod) == ["2.0", "1.0", "1.0"]
 
 
 async def test_a_pod_that_died_of_the_candidates_request(registry: Registry, make_pod: MakePod) -> None:

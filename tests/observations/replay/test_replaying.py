@@ -99,7 +99,7 @@ async def test_replay(kept: Registry, marway: Marway, make_pod: MakePod) -> None
         assert by_country == {"FR": 20, "DE": 15}
         kinds = [each["kind"] for each in told["examples"]]
         assert kinds == ["failed", *["decision"] * 4, *["value"] * 5]
-        assert '{"label": "a"} is now {"label": "b"}' in told["examples"][1]["difference"]
+        assert '"a" is now "b"' in told["examples"][1]["difference"]
         assert [breach.split(":")[0] for breach in told["breaches"]] == ["errors", "disagreement"]
         assert (told["base"], told["candidate"], told["label"], told["passed"]) == ("1.0", "1.1", "PROD", False)
         assert all(side["p99_s"] > 0 for side in told["sides"])

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from marway.records import HistoryEntry
 from marway.registry.traffic.status import RolloutMove, RolloutStatus
+from marway.traffic import RolloutChange, Traffic
 from marway.wire.rollouts import GuardEvidence, GuardPlan, RolloutPlan
 from marway_ops.shell.output import when
 
-__all__ = ["COLUMNS", "guard_rows", "move_line", "plan_lines", "seconds", "state_words", "status_lines"]
+__all__ = [
+    "COLUMNS",
+    "guard_rows",
+    "move_line",
+    "plan_lines",
+    "rollout_words",
+    "state_words",
+    "status_lines",
+    "traffic_lines",
+]
 
 COLUMNS: Final = ("guard", "verdict", "worse by", "at most", "allowed", "against it", "counted")
 _VERDICTS: Final = {"worse": "WORSE", "not_worse": "not worse", "unclear": "unclear"}
 _DONE: Final[Mapping[str, str]] = {
     "start": "started",
-    "step": "next step",
-    "weights": "weights moved",
+    "step": "went on",
+    "weights": "moved by scores",
     "pause": "paused",
     "resume": "resumed",
     "promote": "promoted",
@@ -26,7 +37,7 @@ _DONE: Final[Mapping[str, str]] = {
 }
 
 
-def seconds(value: float | None) -> str:
+def _seconds(value: float | None) -> str:
     """Return a time as people read it."""
     if value is None:
         return "?"
@@ -35,7 +46,7 @@ def seconds(value: float | None) -> str:
     return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
-def share(value: float | None) -> str:
+def _share(value: float | None) -> str:
     """Return a fraction as a percent."""
     return "-" if value is None else f"{100 * value:.3g} %"
 
@@ -51,13 +62,13 @@ def plan_lines(plan: RolloutPlan, *, model: str, candidate: str, base: str | Non
             yield f"  step {number}  100 %: {label} moves to {candidate}"
             continue
         lasts = (
-            f"about {seconds(step.expected_s)} if it is as good as {base}"
+            f"about {_seconds(step.expected_s)} if it is as good as {base}"
             if step.expected_s is not None
-            else f"{seconds(plan.step_time_s)}, then a person has to look: evidence will not suffice by then"
+            else f"{_seconds(plan.step_time_s)}, then a person has to look: evidence will not suffice by then"
         )
         yield f"  step {number}  {step.percent:g} % of requests, {lasts}"
     if plan.expected_s is not None:
-        yield f"  in all about {seconds(plan.expected_s)}; a step that takes {seconds(plan.step_time_s)} pauses it"
+        yield f"  in all about {_seconds(plan.expected_s)}; a step that takes {_seconds(plan.step_time_s)} pauses it"
     copies = f"{plan.shadow_percent:g} % of {base}'s answers are asked of {candidate} too, for nobody to get"
     yield f"  copies  {copies}" if plan.shadow_percent else "  copies  none: only callers' requests count"
     yield f"  a candidate within all limits is rolled back in at most {100 * plan.alpha:g} of 100 rollouts"
@@ -68,13 +79,15 @@ def plan_lines(plan: RolloutPlan, *, model: str, candidate: str, base: str | Non
 
 
 def _guard_plan(guard: GuardPlan) -> str:
-    said = [f"worse by more than {share(guard.limit)} is too much"]
+    said = [f"worse by more than {_share(guard.limit)} is too much"]
     if guard.found:
-        said.append("found: " + ", ".join(f"{share(float(size))} in {seconds(at)}" for size, at in guard.found.items()))
+        said.append(
+            "found: " + ", ".join(f"{_share(float(size))} in {_seconds(at)}" for size, at in guard.found.items())
+        )
     if guard.smallest is not None:
-        said.append(f"not found within the first step: less than {share(guard.smallest)}")
+        said.append(f"not found within the first step: less than {_share(guard.smallest)}")
     if guard.passes_after_s is not None:
-        said.append(f"passes after {seconds(guard.passes_after_s)}")
+        said.append(f"passes after {_seconds(guard.passes_after_s)}")
     return "; ".join(said) + (f" ({guard.note})" if guard.note else "")
 
 
@@ -108,9 +121,38 @@ def status_lines(status: RolloutStatus) -> Iterator[str]:
         yield f"  guards   {status.evidence_missing}"
 
 
+def rollout_words(entry: HistoryEntry, done: RolloutChange) -> str:
+    """Return what a change of a rollout, or of shadow copies, did, as the history says it."""
+    label, candidate = entry.label, done.candidate or "any version"
+    if done.action == "shadow":
+        return (
+            f"{done.percent:g} % of {label} copied to {candidate}"
+            if done.percent
+            else f"{label} not copied to {candidate} any more"
+        )
+    if done.action == "promote":
+        return f"{label} {entry.from_version or 'none'} → {entry.to_version} (rollout promoted)"
+    by = f" by guard {done.guard}" if done.guard else ""
+    at = f" at {done.percent:g} %" if done.action in ("start", "step", "weights", "resume", "pause") else ""
+    return f"rollout of {candidate} to {label} {_DONE[done.action]}{at}{by}" + " (forced)" * entry.forced
+
+
+def traffic_lines(label: str, traffic: Traffic) -> Iterator[str]:
+    """Yield how a label is divided now."""
+    if traffic.rollout is not None:
+        step = f"step {traffic.step + 1} of {len(traffic.steps)}"
+        why = f": {traffic.reason}" if traffic.reason else ""
+        yield (
+            f"{label}: {traffic.percent:g} % to {traffic.candidate} in a rollout that is {traffic.status} "
+            f"({step}, began {when(traffic.began)}){why}"
+        )
+    for rule in traffic.shadow:
+        yield f"{label}: {rule.percent:g} % copied to {rule.version}"
+
+
 def _time(status: RolloutStatus) -> str:
-    spent = "" if status.step_s is None else f" ({seconds(status.step_s)} so far)" * (status.ended is None)
-    return f"{seconds(status.step_time_s)}{spent}"
+    spent = "" if status.step_s is None else f" ({_seconds(status.step_s)} so far)" * (status.ended is None)
+    return f"{_seconds(status.step_time_s)}{spent}"
 
 
 def move_line(move: RolloutMove) -> str:
@@ -126,9 +168,9 @@ def guard_rows(status: RolloutStatus) -> Iterator[tuple[str, ...]]:
         yield (
             name,
             _VERDICTS[each.verdict],
-            share(each.estimate),
-            share(each.bound),
-            share(each.limit),
+            _share(each.estimate),
+            _share(each.bound),
+            _share(each.limit),
             f"{100 * max(0.0, each.evidence):.0f} %",
             _counts(each),
         )

@@ -96,6 +96,7 @@ class Acting:
 
     async def _change(self, running: Running, decision: Decision, evidence: Mapping[str, GuardEvidence]) -> None:
         traffic, registry, op_id = running.traffic, self._writer.registry, new_ulid()
+        action: RolloutAction
         action, guard, reason = decision
         await self.report(running, op_id, action, evidence, guard=guard, reason=reason)
         assert traffic.rollout is not None
@@ -110,7 +111,10 @@ class Acting:
             by=_BY,
             op_id=op_id,
         )
-        await self._writer.change(change, running.model)
+        _, made = await self._writer.change(change, running.model)
+        if made.entry.rollout is not None and made.entry.rollout.action != action:
+            # The label is protected, and may not move yet: the registry has a person look instead.
+            action, reason = made.entry.rollout.action, made.entry.rollout.reason or reason
         self._metrics.changed(running, action)
         _log.log(
             logging.WARNING if action in ("roll_back", "pause") else logging.INFO,

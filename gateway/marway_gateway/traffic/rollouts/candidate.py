@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Final
 
 from marway.deadline import Deadline
-from marway.errors import AnswersDiffer, ArchiveCorrupt, LoadFailed, MarwayError
+from marway.errors import AnswersDiffer, ArchiveCorrupt, ContractBroken, LoadFailed, MarwayError
 from marway.resolve.resolver import Resolver
+from marway_gateway.admin.contracts import ContractChecks
 from marway_gateway.admin.loading import Loader
 from marway_gateway.placement import PodSet
 from marway_gateway.traffic.rollouts.running import Failure, Running
@@ -35,15 +36,23 @@ class CandidateLoads:
         resolver: Knows their records.
         loader: Asks pods.
         pods: Which of them have what ready.
+        contracts: Has candidates asked what consumers rely on; None where nobody does.
         clock: Monotonic seconds.
     """
 
     def __init__(
-        self, resolver: Resolver, loader: Loader, pods: PodSet, *, clock: Callable[[], float] = time.monotonic
+        self,
+        resolver: Resolver,
+        loader: Loader,
+        pods: PodSet,
+        *,
+        contracts: ContractChecks | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._resolver = resolver
         self._loader = loader
         self._pods = pods
+        self._contracts = contracts
         self._clock = clock
 
     def keep_ready(self, running: Running) -> None:
@@ -57,16 +66,20 @@ class CandidateLoads:
         running.loading = asyncio.create_task(self._load(running, version), name=f"candidate:{running.model}")
 
     async def prove(self, running: Running) -> bool:
-        """Have a pod compare a candidate's golden answers; return False where that cannot be done now.
+        """Have a pod compare a candidate's golden answers, and ask it what consumers have come to rely on since it was
+        asked last; return False where that cannot be done now.
 
         What it answers otherwise is in `Running.failure` then.
         """
         version = running.traffic.candidate
         assert version is not None
         try:
-            await self._asked(running.model, version, prove=True)
+            await self._asked(running.model, version, prove=True, label=running.label)
         except AnswersDiffer as exc:
             running.failure = Failure("golden", exc.message)
+            return True
+        except ContractBroken as exc:
+            running.failure = Failure("contracts", exc.message)
             return True
         except MarwayError as exc:
             self._failed(running, version, exc)
@@ -82,10 +95,12 @@ class CandidateLoads:
         finally:
             running.loading = None
 
-    async def _asked(self, model: str, version: str, *, prove: bool) -> None:
+    async def _asked(self, model: str, version: str, *, prove: bool, label: str | None = None) -> None:
         found = await self._resolver.resolve(model, version)
         deadline = Deadline.after(found.serving.load_timeout_s)
-        await self._loader.load(found.record, found.serving, prove=prove, pod=None, deadline=deadline)
+        loads = await self._loader.load(found.record, found.serving, prove=prove, pod=None, deadline=deadline)
+        if label is not None and self._contracts is not None:
+            await self._contracts.keep(loads[0].pod, found.record, label, deadline=deadline)
 
     def _failed(self, running: Running, version: str, error: MarwayError) -> None:
         _log.warning("the candidate %s %s was not loaded: %s", running.model, version, error.message)

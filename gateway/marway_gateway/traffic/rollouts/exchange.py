@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -21,11 +21,10 @@ from marway.objects import ObjectChanged, ObjectExists, ObjectMissing, ObjectSto
 from marway.registry.encoding import decode, encode
 from marway.registry.keys import evidence_prefix, rollout_prefix
 from marway.stored import Extensible
-from marway.traffic import run_of
 from marway_gateway.traffic.evidence import Evidence
 from marway_observations.rollouts.results import RolloutQuality, quality_key
 
-__all__ = ["EvidenceDocument", "Exchange", "run_of"]
+__all__ = ["EvidenceDocument", "Exchange"]
 
 _TRIES: Final = 3
 _log = logging.getLogger(__name__)
@@ -38,7 +37,6 @@ class EvidenceDocument(Extensible):
         process: Whose.
         watched_s: How long each turn of a step was watched, in seconds of monotonic clocks, by `Running.turn`.
         tally: Counts of answers, as `Tally.document` gives them.
-        sections: Other counts of the same requests, by what they are about.
         memory: What a worker of each version takes: seconds watched, bytes of the candidate's, bytes of the base's.
     """
 
@@ -46,7 +44,6 @@ class EvidenceDocument(Extensible):
     process: str
     watched_s: Mapping[str, float] = Field(default_factory=dict)
     tally: Evidence = Evidence()
-    sections: Mapping[str, Any] = Field(default_factory=dict)
     memory: tuple[tuple[float, int, int | None], ...] = ()
 
 

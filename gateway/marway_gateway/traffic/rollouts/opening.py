@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from marway.refs import new_ulid
 from marway.resolve.resolver import Resolver
+from marway_gateway.admin.contracts import ContractChecks
 from marway_gateway.admin.loading import Loader
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.placement import PodSet
@@ -30,6 +31,7 @@ async def watching_rollouts(
     resolver: Resolver,
     writer: RegistryWriter,
     loader: Loader,
+    contracts: ContractChecks,
     pods: PodSet,
     metrics: CollectorRegistry,
     clock: Callable[[], float] = time.monotonic,
@@ -41,12 +43,13 @@ async def watching_rollouts(
         resolver: Says how labels are divided now.
         writer: Changes the registry, in whose store processes tell one another what they counted.
         loader: Has candidates loaded and proved.
+        contracts: Has them asked what consumers rely on.
         pods: All pods.
         metrics: Where to tell of it.
         clock: Monotonic seconds.
     """
     told = RolloutMetrics(metrics)
-    candidates = CandidateLoads(resolver, loader, pods, clock=clock)
+    candidates = CandidateLoads(resolver, loader, pods, contracts=contracts, clock=clock)
     watcher = Watcher(
         rollouts,
         resolver=resolver,

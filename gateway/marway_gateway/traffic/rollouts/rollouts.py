@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from marway.traffic import GUARDS, Traffic
+from marway.traffic import GUARDS, Traffic, run_of
 from marway.wire.model_run import UNKNOWN, ModelRun
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.traffic.assignment import Assignment
 from marway_gateway.traffic.evidence import Side, Tally
-from marway_gateway.traffic.rollouts.exchange import run_of
 from marway_gateway.traffic.rollouts.running import Running
 
 __all__ = ["Rollouts"]
@@ -46,13 +45,6 @@ class Rollouts:
     def tally(self, model: str, label: str, traffic: Traffic) -> Tally:
         """Return where answers of a divided label are counted, such as pairs of a shadow copy and its original."""
         return self.of(model, label, traffic).tally
-
-    def section(self, model: str, label: str, traffic: Traffic, name: str) -> dict[str, Any]:
-        """Return a place for other counts of the same requests: a JSON object that grows, and never shrinks.
-
-        It is stored beside the tally; `EvidenceDocument.sections` has it again, of every process.
-        """
-        return self.of(model, label, traffic).sections.setdefault(name, {})
 
     def answered(self, info: RequestInfo, assignment: Assignment) -> None:
         """Count the answer to a caller of a label that is divided, once it ended.

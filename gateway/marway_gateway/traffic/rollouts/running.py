@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from marway.traffic import Traffic
+from marway.traffic import Traffic, run_of
 from marway_gateway.placement.pod import Pod
 from marway_gateway.traffic.evidence import Evidence, MemorySample, Tally
-from marway_gateway.traffic.rollouts.exchange import EvidenceDocument, run_of
+from marway_gateway.traffic.rollouts.exchange import EvidenceDocument
 from marway_observations.rollouts.results import RolloutQuality
 
 __all__ = ["Failure", "Running"]
@@ -37,7 +36,6 @@ class Running:
         model, label: Whose requests.
         traffic: How they are divided now.
         tally: What this process counted.
-        sections: Other counts of this process, by what they are about, as JSON.
         memory: What this process saw of the memory that versions take, as `EvidenceDocument` has it.
         others: What other processes had counted when it was last read, by process.
         quality: What feedback says, as it was last read.
@@ -59,7 +57,6 @@ class Running:
     label: str
     traffic: Traffic
     tally: Tally
-    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     memory: list[tuple[float, int, int | None]] = field(default_factory=list)
     others: dict[str, EvidenceDocument] = field(default_factory=dict)
     quality: RolloutQuality | None = None
@@ -133,6 +130,5 @@ class Running:
             process=process,
             watched_s=dict(self.watched_s),
             tally=Evidence.model_validate(self.tally.document()),
-            sections=deepcopy(self.sections),
             memory=tuple(self.memory),
         )

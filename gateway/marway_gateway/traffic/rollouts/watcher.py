@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from marway.errors import MarwayError
 from marway.resolve.resolver import Resolver
+from marway.traffic import run_of
 from marway.wire.rollouts import GuardEvidence
 from marway_gateway.placement import PodSet
 from marway_gateway.tasks import TaskSet
@@ -24,7 +25,7 @@ from marway_gateway.traffic.evidence import judged, merged
 from marway_gateway.traffic.rollouts.acting import Acting
 from marway_gateway.traffic.rollouts.candidate import CandidateLoads
 from marway_gateway.traffic.rollouts.deciding import Decision, decide
-from marway_gateway.traffic.rollouts.exchange import EvidenceDocument, Exchange, run_of
+from marway_gateway.traffic.rollouts.exchange import EvidenceDocument, Exchange
 from marway_gateway.traffic.rollouts.metrics import RolloutMetrics
 from marway_gateway.traffic.rollouts.quality import explained, guards_of, quality_counts, take_in
 from marway_gateway.traffic.rollouts.rollouts import Rollouts
@@ -113,7 +114,7 @@ class Watcher:
             for task in (running.acting, running.loading):
                 if task is not None:
                     task.cancel()
-        last = (self._exchanged(each, read=False) for each in self._rollouts.running)
+        last = (self._exchanged(each, read=False) for each in self._rollouts.running if each.traffic.rollout)
         await asyncio.gather(*last, return_exceptions=True)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -152,6 +153,8 @@ class Watcher:
             self._end(running)
             return
         running.traffic = current
+        if current.rollout is None:
+            return  # of copies alone nothing is judged
         now = self._clock()
         running.watched(now)
         running.sample_memory(self._pods.pods)
@@ -189,8 +192,6 @@ class Watcher:
 
     def _judged(self, running: Running) -> Mapping[str, GuardEvidence]:
         traffic = running.traffic
-        if traffic.rollout is None:
-            return {}
         counted = merged([running.tally.document(), *(each.tally for each in running.others.values())])
         evidence = judged(
             counted,

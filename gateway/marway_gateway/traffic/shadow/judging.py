@@ -27,7 +27,7 @@ from marway_http.tensors.requests import Rendering, rendered
 __all__ = ["Copied", "CopyJudge", "TallyOf"]
 
 TallyOf = Callable[[str, str, Traffic], Tally]
-"""Gives what counts the evidence on the version that a model's label may move to, or that alone gets copies."""
+"""Gives what counts the evidence on the version that a model's label may move to."""
 
 _INLINE_BYTES: Final = 4 * 1024
 """Answers that are compared where they are, in a fraction of a millisecond; larger ones in another process."""
@@ -91,8 +91,7 @@ class CopyJudge:
         disagrees = None if compared is None or compared.agrees is None else not compared.agrees
         traffic = copied.traffic
         record = copied.base.record
-        about = traffic.candidate or (traffic.shadow[0].version if len(traffic.shadow) == 1 else None)
-        if about == copied.version.record.version and copied.base.label is not None:
+        if traffic.candidate == copied.version.record.version and copied.base.label is not None:
             tally = self._tally(record.name, copied.base.label, traffic)
             tally.pair(traffic.step, base, side, shape_differs=shape_differs, disagrees=disagrees)
         counts = run.of(copied.version.record.version)

@@ -40,11 +40,14 @@ class BaseShape:
             differs = None
         elif compared.shape is not None:
             # What the base itself does for the first time with this very input says nothing of the version.
-            own = {(each.field, each.change) for each in field_changes(self._fields, before)}
-            changes = field_changes(self._fields, after)
             of_fields = _OF_FIELDS.search(compared.shape) is not None
-            differs = not of_fields or any((each.field, each.change) not in own for each in changes)
+            differs = not of_fields or bool(self._changes(after) - self._changes(before))
         if self._seen < _EACH or not self._seen % _THEN_EVERY:
             self._fields.merge(before)
         self._seen += 1
         return differs
+
+    def _changes(self, fields: Fields) -> set[tuple[str, str]]:
+        """Return how an answer differs from all that were seen."""
+        changes = {(each.field, each.change) for each in field_changes(self._fields, fields)}
+        return changes | {(name, "added") for name in self._fields.never_seen(fields)}

@@ -18,8 +18,8 @@ from marway.registry.traffic.reports import RolloutReport
 from marway.traffic import RolloutAction
 from marway_gateway.admin.labels import CHANGE_ERRORS, LOAD_ERRORS
 from marway_gateway.admin.parameters import CallerOf, Model, TimeoutOf, deadline_of
-from marway_gateway.admin.rollout_planning import plan_rollout
-from marway_gateway.admin.rollout_views import RolloutStart, RolloutStartView, RolloutTurn, RolloutView
+from marway_gateway.admin.traffic.planning import plan_rollout
+from marway_gateway.admin.traffic.views import RolloutStart, RolloutStartView, RolloutTurn, RolloutView
 from marway_gateway.admin.views import ChangeView, PodLoadView
 from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.openapi import Label, problems

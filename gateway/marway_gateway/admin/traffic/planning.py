@@ -13,7 +13,7 @@ from prometheus_client import generate_latest
 from marway.refs import check_model_id
 from marway.traffic import Traffic
 from marway.wire.rollouts import RolloutPlan, StepPlan
-from marway_gateway.admin.rollout_views import RolloutStart
+from marway_gateway.admin.traffic.views import RolloutStart
 from marway_gateway.gateway import Gateway
 from marway_gateway.traffic.evidence import plan_of
 

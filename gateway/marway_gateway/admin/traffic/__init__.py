@@ -1,0 +1,1 @@
+"""Admin routes of rollouts and shadow copies."""
