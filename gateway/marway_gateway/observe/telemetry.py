@@ -226,7 +226,7 @@ class Telemetry:
     def copied(self, info: RequestInfo) -> None:
         """Keep what a version made of a copy of a request, where that is to be kept: of user traffic it is no part."""
         if self._observations is not None and info.observe != "off":
-            self._observations.add(info, time.perf_counter() - info.started)
+            self._observations.add(info, info.pod_s or 0.0)
 
     def _count_traffic(self, info: RequestInfo) -> None:
         labels = info.model, info.label, info.role
