@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, MarwayError, Unavailable
+from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, Unavailable, clip
 from marway.resolve.resolved import Resolved
+from marway.wire.headers import PRIORITY
 from marway_gateway.http.body import RequestBody
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.transport.base import AttemptFailed
@@ -16,7 +18,9 @@ from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
 from marway_http.tensors.requests import Rendering
 
-__all__ = ["Answer", "CandidateLost", "PredictCall", "too_late"]
+__all__ = ["Answer", "CandidateLost", "PredictCall", "gives_way", "shaped", "too_late"]
+
+T = TypeVar("T")
 
 
 class CandidateLost(Exception):
@@ -182,3 +186,29 @@ def too_late(call: PredictCall, where: str | None = None) -> DeadlineExceeded:
         model=call.info.model,
         version=call.info.version,
     )
+
+
+def gives_way(info: RequestInfo, priority: str, to_pod: dict[str, str]) -> None:
+    """Have a request give way to all others, as its caller asks with `X-Marway-Priority`.
+
+    Raises:
+        InvalidRequest: The priority is none that callers may ask for.
+    """
+    if priority != "batch":
+        raise InvalidRequest(
+            f"X-Marway-Priority is {clip(priority, 40)!r}: a request may ask for batch, which gives way to all others, "
+            "or leave it out"
+        )
+    info.role = to_pod[PRIORITY] = "batch"
+
+
+async def shaped(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return what ``ask`` does, which resolves a call, makes its body for that version and has it predicted.
+
+    It does so a second time, for the base, where the candidate can no longer be asked and the base needs another body
+    or another reading of the answer.
+    """
+    try:
+        return await ask()
+    except CandidateLost:
+        return await ask()

@@ -16,8 +16,7 @@ from marway.errors import MarwayError
 from marway.registry import Registry
 from marway.serving import ServingSettings
 from marway_gateway.observe.logs import LogSink
-from marway_gateway.observe.metrics import Metrics
-from marway_gateway.observe.telemetry import outcome_of
+from marway_gateway.observe.metrics import Metrics, outcome_of
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
 from marway_gateway.proto.torchserve import inference_pb2, inference_pb2_grpc
 from support.registry import publish, until
