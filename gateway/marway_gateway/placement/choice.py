@@ -147,9 +147,8 @@ class PodChoice:
         and none hands the version over, it is the one with the fewest requests in flight that does not drain.
 
         The requests of a sequence have one pod as long as it is healthy, whoever has room: the one of the version's
-        first ``spec.pods`` healthy ones that has the highest score for the sequence.
-
-        With ``spec.ready_only`` it is one that has the version ready, or nobody.
+        first ``spec.pods`` healthy ones that has the highest score for the sequence. With ``spec.ready_only`` it is one
+        that has the version ready, or nobody.
         """
         order, now, key = self.order_of(spec), self.now(), spec.key
         self._used[key] = spec, now
@@ -165,8 +164,8 @@ class PodChoice:
         if not wanted:
             if any(pod.healthy(now) for pod in order):
                 return None
-            handing_over = self._handing_over(key, order, tried, now)
-            return handing_over if spec.ready_only else handing_over or self._in_panic(order, tried)
+            pod = self._handing_over(key, order, tried, now)
+            return pod if spec.ready_only else pod or self._in_panic(order, tried)
         ready = self._ready.get(key, NOBODY)
         serving = [pod for pod in wanted if pod in ready]
         chosen: Pod | None

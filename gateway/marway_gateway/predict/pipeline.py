@@ -17,7 +17,7 @@ from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.cache import AnswerCache
 from marway_gateway.predict.call import Answer, CandidateLost, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope, DeadlineTimer
-from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, may_wait, nobody_left, refused_attempt
+from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, must_wait, nobody_left, refused_attempt
 from marway_gateway.traffic.division import Division
 from marway_gateway.traffic.shadow.copies import ShadowCopies
 from marway_gateway.transport import Upstream
@@ -136,8 +136,7 @@ class Predictor:
         except CandidateLost:
             base = call.back_to_base()
             if shaped and not alike(resolved, base):
-                assert call.asked is not None
-                call.headers, call.body = call.asked
+                call.headers, call.body = call.asked or (call.headers, call.body)
                 raise
             reply = await self._reply(call, base)
         if resolved.divided is not None:
@@ -156,7 +155,7 @@ class Predictor:
         spec = placement_spec(of.record, of.serving, pools, sequence=call.sequence, ready_only=ready_only)
         key, admission = spec.key, self._admission
         if not admission.try_enter(key):
-            may_wait(call, spec)
+            must_wait(call, spec)
             await admission.enter(key)
         try:
             if call.body.ended:
@@ -178,7 +177,7 @@ class Predictor:
             while True:
                 pod = self._choose(call, spec, retries)
                 if pod is None:
-                    may_wait(call, spec)
+                    must_wait(call, spec)
                     pod = await self._admission.pod_for(spec.key, partial(self._choose, call, spec, retries))
                 if retries is not None:
                     retries.begin(pod, spec.key)

@@ -27,7 +27,7 @@ from marway_gateway.transport.base import AttemptFailed, PodUnreachable
 from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
 
-__all__ = ["FailedAttempt", "Retries", "RetryBudget", "lost_attempt", "may_wait", "nobody_left", "refused_attempt"]
+__all__ = ["FailedAttempt", "Retries", "RetryBudget", "lost_attempt", "must_wait", "nobody_left", "refused_attempt"]
 
 _RETRY_AFTER_S: Final = 1.0
 _WORKER_DIED: Final = "worker_died"
@@ -113,8 +113,8 @@ def nobody_left(spec: PlacementSpec, failed: Sequence[FailedAttempt], troubles: 
     )
 
 
-def may_wait(call: PredictCall, spec: PlacementSpec) -> None:
-    """Refuse a call that is not to wait for a turn, nor for room on a pod.
+def must_wait(call: PredictCall, spec: PlacementSpec) -> None:
+    """Take in that a call has to wait for a turn, or for room on a pod; refuse one that is not to.
 
     Raises:
         NoRoomToSpare: It gives way to all others.
