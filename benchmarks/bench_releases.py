@@ -262,7 +262,8 @@ def markdown(result: dict[str, Any]) -> str:
         "# A hundred releases\n",
         f"`make bench-releases`: `marway rollout start MODEL VERSION --steps {STEPS} --step-time {STEP_TIME_S}s` for",
         "versions of an intent classifier, a digit classifier and EfficientNet-Lite0 at 32 pixels, each asked",
-        f"{RATE} times a second. One `marway up` with the native engine, two models at a time; callers share its processors.",
+        f"{RATE} times a second. One `marway up` with the native engine, two models at a time; callers share its",
+        "processors.",
         f"Commit {found['commit']}, {found['measured']}, {found['processors']}.\n",
         *goals.lines(),
         "",
@@ -270,8 +271,9 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         *fine.lines(),
         "",
-        "*Wrong answers*: callers of the candidate who got an error, an answer of another shape, or another decision than",
-        "the base's, of all callers from the start of the rollout to its end. *proof*: refused before anyone was touched.",
+        "*Wrong answers*: callers of the candidate who got an error, an answer of another shape, or another decision",
+        "than the base's, of all callers from the start of the rollout to its end. *proof*: refused before anyone was",
+        "touched.",
         *(["", "Not as they should:", "", *missed] if missed else []),
     )
     return "\n".join(parts) + "\n"

@@ -102,10 +102,9 @@ class Callers:
         except (aiohttp.ClientError, TimeoutError):
             status, headers, body = 0, {}, b""
         self.calls += 1
-        version = headers.get("x-model-version")
-        if (self._candidate is not None and headers.get("x-marway-traffic", "") == "candidate") or (
-            self._candidate is not None and version == self._candidate
-        ):
+        # Errors need not say their version, but do say the side; after a promotion there are no sides.
+        by = headers.get("x-marway-traffic") == "candidate" or headers.get("x-model-version") == self._candidate
+        if self._candidate is not None and by:
             self.of_candidate += 1
             self.touched += status != 200 or _decided(body) != self._expected[at]
         if self._tell and status == 200:
