@@ -95,7 +95,7 @@ def test_the_page(up: Up, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert "100 %: PROD moves to 1.1" in planned
     assert "started" not in planned
     watched = seen["rollout watch intent"]
-    assert re.findall(r"at (\d+) %", watched) == ["50"]
+    assert re.findall(r"went on at (\d+) % by gateway", watched) == ["50"]
     assert watched.endswith("promoted: PROD is at 1.1: no guard found it worse at 50 %\n")
     assert "running: step 1 of 3, 5 % of requests" in seen["rollout status intent"]
     assert "PROD: 5 % to 1.1 in a rollout that is running" in seen["show intent"]
