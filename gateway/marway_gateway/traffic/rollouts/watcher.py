@@ -161,10 +161,10 @@ class Watcher:
         if current.rollout is None:
             return  # of copies alone nothing is judged
         now = self._clock()
-        running.watched(now)
-        running.sample_memory(self._pods.pods)
         if now - running.exchanged_at >= exchange_s(1 + len(running.alive)):
             await self._exchanged(running)
+        running.watched(now)
+        running.sample_memory(self._pods.pods)
         if now < running.judge_again_at:
             return
         evidence = await self._judged(running)
