@@ -24,6 +24,8 @@ from documents import Table, add_output, spread, write
 from servers import Connection, marway_up
 from workloads import HERE, TINY, published
 
+from marway_archiver import publish
+
 SEED = 20261130
 FOLLOW_S = 3.0
 """How long until every gateway process has followed a change."""
@@ -87,8 +89,9 @@ def measure(rates: Sequence[float], rounds: int, seconds: float, engine: str) ->
         registry, url, admin = (up.ready[name] for name in ("registry", "gateway", "admin"))
         published("tiny", ["abc"])(registry, admin)
         marway = [sys.executable, "-m", "marway"]
-        again = ["publish", "--model-name", "tiny", "--version", "1.1", "--handler", str(HERE / "models" / "tiny.py")]
-        subprocess.run([*marway, *again, "--registry", registry], check=True, stdout=subprocess.DEVNULL)
+        handler = str(HERE / "models" / "tiny.py")
+        serving = {"serving": {"min_workers": 1, "max_workers": 1}}
+        publish(model_name="tiny", version="1.1", handler=handler, registry=registry, record=serving, examples=["abc"])
 
         def turn(on: bool) -> None:
             words = ["start", "tiny", "1.1"] if on else ["stop", "tiny"]

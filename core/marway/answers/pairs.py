@@ -52,7 +52,8 @@ class Pair:
         shape: How its fields or types differ, or its content type; None where they do not, or one side failed.
         decides_otherwise: Whether the decision is another one; also where just one side failed.
         decisions: Both decisions, where they differ, in one line.
-        fields: In which fields the answers differ, lists without their places: `scores[].label`.
+        fields: In which fields the answers differ, lists without their places: `items[].label`; scores by class are
+            one field, `scores{}`.
     """
 
     failed: bool
@@ -269,9 +270,14 @@ def _fields_between(before: GoldenAnswer, after: GoldenAnswer, tolerance: Tolera
         if path in seen:
             continue
         if isinstance(left, dict) and isinstance(right, dict):
-            stack += [
-                (_join(path, name), left.get(name), right.get(name)) for name in reversed(list({**left, **right}))
-            ]
+            classes = _are_map(left) and _are_map(right) and (path or left.keys() != right.keys())
+            if not classes:
+                stack += [
+                    (_join(path, name), left.get(name), right.get(name)) for name in reversed(list({**left, **right}))
+                ]
+            elif value_difference(left, right, tolerance) is not None:
+                seen.add(path)
+                yield f"{path}{{}}"
         elif isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
             stack += [(f"{path}[]", *each) for each in reversed(list(zip(left, right, strict=True)))]
         elif value_difference(left, right, tolerance) is not None:
