@@ -248,7 +248,7 @@ async def test_one_that_begins_in_the_middle(registry: Registry, start: Start) -
     assert watched_s - 2 <= later.running.step_s <= watched_s  # the last document is up to 2 s old
     evidence = await later.watcher.evidence(later.running)
     assert evidence["errors"].verdict == "not_worse"
-    for _ in range(4):
+    for _ in range(5):
         await later.look()
     assert told(registry) == [("start", None), ("step", None)]
 
