@@ -54,6 +54,7 @@ _PLANNED = {
     "bench-peers",
     "bench-processes",
     "bench-publish",
+    "bench-shadow",
     "bench-speed",
     "bench-weights",
 }

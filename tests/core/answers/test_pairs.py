@@ -59,6 +59,9 @@ for _ in range(400):
         (v2([0.1, 0.9]), v2([0.7, 0.3], version="2"), False),
         (v2([3], "INT64"), v2([4], "INT64"), False),
         (NESTED, [NESTED], False),
+        ({"label": "a", "took_ms": 3, "model_version": "1"}, {"label": "a", "took_ms": 7, "model_version": "2"}, True),
+        ({"text": "a" * 201, "stop": "end"}, {"text": "b" * 250, "stop": "end"}, True),
+        ({"text": "a" * 201, "stop": "end"}, {"text": "b" * 250, "stop": "length"}, False),
     ],
 )  # fmt: skip
 def test_decisions(before: Any, after: Any, alike: bool) -> None:
