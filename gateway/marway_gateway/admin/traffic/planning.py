@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 
 from marway.refs import check_model_id
 from marway.wire.rollouts import RolloutPlan
+from marway_gateway.admin.release import MADE
 from marway_gateway.admin.traffic.views import RolloutStart
 from marway_gateway.gateway import Gateway
 from marway_gateway.traffic.evidence import plan_of
@@ -55,6 +56,9 @@ async def plan_rollout(
         step_time_s=traffic.step_time_s,
         sticky=traffic.sticky,
     )
+    lacking = await gateway.reader.call(partial(registry.move_lacks, name, start.version, label=label, made=MADE))
+    if lacking is not None:
+        found = found.model_copy(update={"notes": (*found.notes, f"it will not start yet: {lacking}")})
     return found, traffic.base
 
 
