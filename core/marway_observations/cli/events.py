@@ -231,7 +231,9 @@ def _dead_row(dead: Dead) -> tuple[str, ...]:
 
 
 def _what(event: Event) -> str:
-    return event.type.rpartition(".")[2].replace("_", " ")
+    of, _, what = event.type.removeprefix("dev.marway.").rpartition(".")
+    words = what.replace("_", " ")
+    return words if of == "model" else f"{of} {words}"
 
 
 def _details(event: Event) -> Iterator[str]:
@@ -241,6 +243,8 @@ def _details(event: Event) -> Iterator[str]:
     for name in (*(each for each in _SHOWN if each in data), *rest):
         value = data[name]
         if value is None or value is False or isinstance(value, dict):
+            continue
+        if name == "reason" and value == data.get("note"):
             continue
         if isinstance(value, list):  # of fields that drift, each with its figures
             value = ", ".join(str(each.get("field", "…") if isinstance(each, dict) else each) for each in value)

@@ -100,9 +100,9 @@ def _picture(status: RolloutStatus) -> Group:
         bars.add_row("step", ProgressBar(total=status.step_time_s, completed=status.step_s, width=40), of)
         parts.append(bars)
     if status.evidence:
-        guards = Table(*COLUMNS, box=None)
+        guards = Table(*COLUMNS[:-1], box=None)  # a terminal is narrow: `status` says what was counted
         for row in guard_rows(status):
-            cells = [Text(printable(cell)) for cell in row]
+            cells = [Text(printable(cell)) for cell in row[:-1]]
             cells[1].stylize(_STYLES.get(row[1], ""))
             guards.add_row(*cells)
         parts.append(guards)

@@ -116,7 +116,8 @@ def status_lines(status: RolloutStatus) -> Iterator[str]:
     if status.state == "paused":
         way = f"{status.model} --label {status.label}"
         yield f"  next     marway rollout resume|promote|abort {way}"
-    yield from (f"  {move_line(move)}" for move in status.changes[1:])
+    for move in status.changes[1:]:
+        yield f"  {move_line(move, told=status.reason)}"
     if not status.evidence and status.evidence_missing:
         yield f"  guards   {status.evidence_missing}"
 
@@ -155,10 +156,10 @@ def _time(status: RolloutStatus) -> str:
     return f"{_seconds(status.step_time_s)}{spent}"
 
 
-def move_line(move: RolloutMove) -> str:
-    """Return one change of a rollout as a line."""
+def move_line(move: RolloutMove, *, told: str | None = None) -> str:
+    """Return one change of a rollout as a line, without the reason that was told before."""
     to = f" at {move.percent:g} %" if move.action in ("step", "weights", "resume", "pause") else ""
-    why = f": {move.reason}" if move.reason else ""
+    why = f": {move.reason}" if move.reason and move.reason != told else ""
     return f"{when(move.at)}  {_DONE[move.action]}{to} by {move.by}{why}"
 
 
@@ -177,5 +178,10 @@ def guard_rows(status: RolloutStatus) -> Iterator[tuple[str, ...]]:
 
 
 def _counts(guard: GuardEvidence) -> str:
-    counted = ", ".join(f"{name.replace('_', ' ')} {count:g}" for name, count in guard.counts.items())
+    """Return what was counted, without what was counted never, and what is missing for a verdict."""
+    counted = ", ".join(f"{name.replace('_', ' ')} {_count(name, n)}" for name, n in guard.counts.items() if n)
     return f"{counted}; {guard.missing}" if counted and guard.missing else guard.missing or counted or "-"
+
+
+def _count(name: str, count: float) -> str:
+    return f"{count / 2**20:.1f} MiB" if "bytes" in name else f"{count:g}"
