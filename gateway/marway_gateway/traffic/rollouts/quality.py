@@ -57,7 +57,7 @@ def quality_counts(found: RolloutQuality | None) -> QualityCounts | None:
     live = []
     for each in found.guard.steps:
         pairs.update(_fractions(each.pairs))
-        if 0 < each.share < 1 and (each.base or each.candidate):
+        if each.divided and (each.base or each.candidate):
             live.append(
                 LiveQuality(
                     step=each.step, share=each.share, base=_fractions(each.base), candidate=_fractions(each.candidate)
