@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, Unavailable, clip
+from marway.errors import DeadlineExceeded, MarwayError, Unavailable
 from marway.resolve.resolved import Resolved
-from marway.wire.headers import PRIORITY
 from marway_gateway.http.body import RequestBody
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.transport.base import AttemptFailed
@@ -18,7 +17,7 @@ from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
 from marway_http.tensors.requests import Rendering
 
-__all__ = ["Answer", "CandidateLost", "PredictCall", "gives_way", "shaped", "too_late"]
+__all__ = ["Answer", "CandidateLost", "PredictCall", "shaped", "too_late"]
 
 T = TypeVar("T")
 
@@ -186,20 +185,6 @@ def too_late(call: PredictCall, where: str | None = None) -> DeadlineExceeded:
         model=call.info.model,
         version=call.info.version,
     )
-
-
-def gives_way(info: RequestInfo, priority: str, to_pod: dict[str, str]) -> None:
-    """Have a request give way to all others, as its caller asks with `X-Marway-Priority`.
-
-    Raises:
-        InvalidRequest: The priority is none that callers may ask for.
-    """
-    if priority != "batch":
-        raise InvalidRequest(
-            f"X-Marway-Priority is {clip(priority, 40)!r}: a request may ask for batch, which gives way to all others, "
-            "or leave it out"
-        )
-    info.role = to_pod[PRIORITY] = "batch"
 
 
 async def shaped(ask: Callable[[], Awaitable[T]]) -> T:

@@ -20,8 +20,9 @@ from marway_gateway.http.content_coding import coding_of, decoded
 from marway_gateway.http.requests import request_info
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.predict.cache import forbids_cache
-from marway_gateway.predict.call import PredictCall, gives_way
+from marway_gateway.predict.call import PredictCall
 from marway_gateway.settings import GatewaySettings
+from marway_gateway.surfaces.priority import gives_way
 from marway_http.channel import CHANNEL, Channel
 
 __all__ = ["body_of", "http_call"]

@@ -70,7 +70,7 @@ class Scheduler:
     @property
     def queued(self) -> int:
         """How many jobs wait."""
-        return self._waiting.count + len(self.spare.waiting)
+        return self._waiting.count + len(self.spare.jobs)
 
     @property
     def held_up(self) -> bool:
@@ -192,8 +192,7 @@ class Scheduler:
     def _remove(self, job: Job) -> None:
         """Take a job out of the queue, if it is there."""
         self._waiting.remove(job)
-        if job.priority is not None:
-            self.spare.remove(job)
+        self.spare.remove(job)
         if self.version.memory.short and self.idle:
             self.version.memory.pump()
 
@@ -221,9 +220,9 @@ class Scheduler:
             share = -(-self._waiting.count // (self.slots - self.in_flight))
             if jobs := take_batch(self._waiting, share, rows, size, self._waited):
                 self._start(model, jobs)
-        while self.spare.waiting and (model := self.version.served) is not None:
-            if (job := self.spare.next(self.slots, self.in_flight)) is None:
-                break
+        while (
+            self.spare.jobs and (model := self.version.served) and (job := self.spare.next(self.slots, self.in_flight))
+        ):
             self._start(model, [job])
 
     def _start(self, model: ServedModel, jobs: Sequence[Job]) -> None:

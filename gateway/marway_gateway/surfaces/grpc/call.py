@@ -24,11 +24,12 @@ from marway_gateway.http.requests import model_headers
 from marway_gateway.observe.open_inference_json import media_type
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.predict.cache import forbids_cache
-from marway_gateway.predict.call import Answer, PredictCall, gives_way
+from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.grpc.interceptors import token_owner
 from marway_gateway.surfaces.grpc.status import code_of
+from marway_gateway.surfaces.priority import gives_way
 from marway_gateway.surfaces.row_calls import predict_rows
 from marway_http.tensors.requests import ReadRequest, Rendered
 from marway_http.tensors.v2_to_message import HEADER_LENGTH
