@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor example-monitoring example-release test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bandit bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-evidence bench-features bench-fetch bench-gateway bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-speed bench-weights images clean
+.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor example-monitoring example-release test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bandit bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-evidence bench-releases bench-features bench-fetch bench-gateway bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-shadow bench-speed bench-weights images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -181,6 +181,11 @@ bench-processes: setup ## Measure what several processes of one gateway give, an
 
 bench-publish: setup ## Measure publishing 1 GiB to S3 against a plain upload of the same file
 	$(BIN)/python benchmarks/bench_publish.py --size-mib 1024
+
+bench-shadow: setup ## Measure what copies of every request cost callers, in turns with none
+	$(BIN)/python benchmarks/bench_shadow.py
+bench-releases: setup ## Release 50 bad and 50 good versions of real models with rollouts, within 40 minutes; goes on where it was ended
+	$(BIN)/python benchmarks/bench_releases.py
 
 bench-speed: setup ## Measure Marway against TorchServe alone, smallest model, under load from wrk
 	$(BIN)/python benchmarks/bench_speed.py

@@ -1,8 +1,8 @@
 """How often a rollout's guards are wrong, and how soon they are right: thousands of simulated rollouts.
 
-`make bench-evidence`, or `python benchmarks/bench_evidence.py --runs 500`. It needs no server: outcomes are drawn, counted and judged
-by what gateways judge with. Looks are every two seconds, as theirs are; what is worked out exactly, for looks after every
-outcome, is in tests/gateway/traffic/evidence. Writes benchmarks/results/evidence.md with `--write`.
+`make bench-evidence`, or `python benchmarks/bench_evidence.py --runs 500`. It needs no server: outcomes are drawn,
+counted and judged by what gateways judge with. Looks are every two seconds, as theirs are; what is worked out exactly,
+for looks after every outcome, is in tests/gateway/traffic/evidence. `--write` writes benchmarks/results/evidence.md.
 """
 
 import argparse
@@ -18,12 +18,14 @@ import machine
 from documents import Table, add_output, write
 from evidence_runs import LIMITS, Candidate, Outcome, fixed_sample, live_only, many_gateways, rollout, watched
 
+from marway_gateway.traffic.evidence.judging import tolerated
+
 RESULT = Path(__file__).parent / "results" / "evidence.md"
 RATE = 100
 SEED = 20_261_130
 WATCHED_S = 600
-HARMLESS = {guard: Candidate({guard: limit}) for guard, limit in LIMITS.items()}
-"""As bad as a guard lets it be: the hardest candidates that no guard may accuse."""
+HARMLESS = {guard: Candidate({guard: tolerated(guard, limit)}) for guard, limit in LIMITS.items()}
+"""As bad as a guard lets it be (`quality`: a quarter of that): the hardest candidates that no guard may accuse."""
 CHANGES = {
     "fails for 1 % of inputs (the limit)": Candidate({"errors": 0.01}),
     "fails for 2 % of inputs": Candidate({"errors": 0.02}),
@@ -123,10 +125,10 @@ def markdown(result: dict[str, Any]) -> str:
     found = machine.describe()
     parts = (
         "# Evidence of rollouts: false alarms and delay\n",
-        f"`make bench-evidence`: {result['runs']:,} simulated rollouts a row, {RATE} requests/s, steps 1, 5, 25, 100 of at",
-        "most 60 s, all answers of the base copied, alpha 0.01 over six guards (errors, latency, finite, shape,",
-        "disagreement, quality), a look every two seconds. Seeds are fixed and not those of the tests. What is simulated are",
-        "outcomes: how real models, pods and gateways fare is `make bench-releases`.\n",
+        f"`make bench-evidence`: {result['runs']:,} simulated rollouts a row, {RATE} requests/s, steps 1, 5, 25, 100",
+        "of at most 60 s, all answers of the base copied, alpha 0.01 over six guards (errors, latency, finite, shape,",
+        "disagreement, quality), a look every two seconds. Seeds are fixed and not those of the tests. What is",
+        "simulated are outcomes: how real models, pods and gateways fare is `make bench-releases`.\n",
         f"Commit {found['commit']}, {found['measured']}.\n",
         *alarms.lines(),
         "",
@@ -134,8 +136,8 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         *bad.lines(),
         "",
-        "A candidate just at a limit is neither within nor beyond it: it may be paused or rolled back. Callers touched are",
-        "those of all callers of the rollout who got an answer that the base would have given better.",
+        "A candidate just at a limit is neither within nor beyond it: it may be paused or rolled back. *Callers",
+        "touched* are those, of all callers of the rollout, who got an answer that the base would have given better.",
     )
     return "\n".join(parts) + "\n"
 

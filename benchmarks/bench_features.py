@@ -4,8 +4,8 @@
 feature stand before the same pod and take turns; a cost is the median of differences within a round. One gateway more
 has nothing switched off: what it seems to cost is the error of measurement.
 
-What observations cost is less than that error, and is measured in another way: by one gateway that keeps predictions
-and does not, in turns of a quarter of a second (`gateway_slices.py`).
+What observations, or a label divided between two versions, cost is less than that error, and is measured in another
+way: by one gateway that does it and does not, in turns of a quarter of a second (`gateway_slices.py`).
 """
 
 import argparse
@@ -31,18 +31,18 @@ import psutil
 import pyarrow.parquet as pq
 import wrk
 from documents import Table, add_output, spread, write
-from gateway_slices import OFF, WARM_S
+from gateway_slices import DIVIDED, OFF, WARM_S
 from gateway_without import SEAMS
 from servers import Connection, MarwayUp, cpu_seconds, free_ports, marway_up
 from workloads import TINY, check
 
 EVERYTHING, CONTROL = "everything on", "nothing (control)"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-OBSERVED = {"observe=metadata": "metadata", "observe=bodies": "bodies"}
-FEATURES = [*(each for each in SEAMS if each != "nothing"), *OBSERVED]
+SLICED = {"observe=metadata": "metadata", "observe=bodies": "bodies", "a divided label": DIVIDED}
+FEATURES = [*(each for each in SEAMS if each != "nothing"), *SLICED]
 PATH = f"/predict/{TINY.name}"
 GOAL = 0.10
-GOALS = {"observe=metadata": 0.05, "observe=bodies": 0.12}
+GOALS = {"observe=metadata": 0.05, "observe=bodies": 0.12, "a divided label": 0.15}
 """Where it is another."""
 _START_S = 60
 _SETTLE_S = 12.0
@@ -61,8 +61,8 @@ class Gateway:
 
 
 @dataclass
-class Observed:
-    """What keeping predictions costs, and all that a gateway does for one, in microseconds, a value a round."""
+class Sliced:
+    """What keeping or dividing predictions costs, and all that a gateway does for one: in microseconds, by round."""
 
     cost: list[float]
     whole: list[float]
@@ -86,7 +86,7 @@ def main() -> int:
         up = stack.enter_context(marway_up(scratch / "home"))
         TINY.publish(up.ready["registry"], up.ready["admin"])
         features = args.features.split(",") if args.features else FEATURES
-        without = [each for each in features if each not in OBSERVED]
+        without = [each for each in features if each not in SLICED]
         kinds = {EVERYTHING: "nothing", CONTROL: "nothing", **{each: each for each in without}}
         gateways = [
             stack.enter_context(gateway(label, kind, up, scratch / f"gateway-{number}", tokens))
@@ -101,9 +101,9 @@ def main() -> int:
             verify(each, request)
         observed = {}
         for name in features:
-            if name in OBSERVED:
-                directory = scratch / f"observed-{OBSERVED[name]}"
-                with gateway(name, OBSERVED[name], up, directory, tokens, report=directory / "report") as each:
+            if name in SLICED:
+                directory = scratch / f"sliced-{SLICED[name]}"
+                with gateway(name, SLICED[name], up, directory, tokens, report=directory / "report") as each:
                     generator.check(each.url + PATH, clients=args.clients, seconds=1)
                     generator.load(
                         each.url + PATH, clients=args.clients, seconds=int(WARM_S) + args.rounds * args.seconds
@@ -177,31 +177,39 @@ def measure(gateways: list[Gateway], generator: wrk.Generator, rounds: int, seco
             each.micros.append((cpu_seconds([each.process]) - before) / load.requests * 1e6)
 
 
-def costs_of_slices(directory: Path, rounds: int) -> Observed:
-    """Read a report and what was kept; raise unless the gateway kept what it should, with or without bodies."""
+def costs_of_slices(directory: Path, rounds: int) -> Sliced:
+    """Read a report and what was kept; raise unless the gateway did what it should."""
     report = json.loads((directory / "report").read_text())
+    others = report["log_s"] / report["predictions"] * 1e6
+    slices, what = report["slices"], next(mode for mode, _, _ in report["slices"] if mode != OFF)
+    if what == DIVIDED:
+        if report["divided"] < report["observed"]:
+            raise AssertionError(f"of {report['observed']} predictions, {report['divided']} were divided")
+        return costs_of_turns(slices, rounds, files_us=0.0, others_us=others)
     files = [pq.read_table(path, columns=["bodies"]) for path in directory.rglob("*.parquet")]
     bodies = Counter(each for table in files for each in table.column("bodies").to_pylist())
-    slices = report["slices"]
-    observe = next(mode for mode, _, _ in slices if mode != OFF)
     most = max(bodies, key=bodies.__getitem__, default=None)
-    if bodies.total() < report["observed"] or most != {"metadata": "off", "bodies": "kept"}[observe]:
+    if bodies.total() < report["observed"] or most != {"metadata": "off", "bodies": "kept"}[what]:
         raise AssertionError(
             f"of {report['observed']} predictions, {dict(bodies)} were kept, by why bodies are missing"
         )
-    others = report["log_s"] / report["predictions"] * 1e6
-    files_us = report["threads_s"] / report["observed"] * 1e6
-    result = Observed([], [])
+    return costs_of_turns(slices, rounds, files_us=report["threads_s"] / report["observed"] * 1e6, others_us=others)
+
+
+def costs_of_turns(slices: list[tuple[str, float, int]], rounds: int, *, files_us: float, others_us: float) -> Sliced:
+    """Return the costs of slices, with what files and the log take in other threads, for a prediction."""
+    what = next(mode for mode, _, _ in slices if mode != OFF)
+    result = Sliced([], [])
     for start in range(rounds):
         part = slices[start * len(slices) // rounds : (start + 1) * len(slices) // rounds]
         spent = {
             wanted: sum(s for mode, s, _ in part if mode == wanted)
             / sum(n for mode, _, n in part if mode == wanted)
             * 1e6
-            for wanted in (OFF, observe)
+            for wanted in (OFF, what)
         }
-        result.cost.append(spent[observe] - spent[OFF] + files_us)
-        result.whole.append(spent[observe] + files_us + others)
+        result.cost.append(spent[what] - spent[OFF] + files_us)
+        result.whole.append(spent[what] + files_us + others_us)
     return result
 
 

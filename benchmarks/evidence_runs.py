@@ -11,7 +11,7 @@ from marway.wire.rollouts import GUARD_LIMITS
 from marway_gateway.traffic.evidence import Evidence, QualityCounts, judged, merged
 from marway_gateway.traffic.evidence.capital import Batch, log_mean
 from marway_gateway.traffic.evidence.counts import LiveCounts, PairCounts
-from marway_gateway.traffic.evidence.judging import Step, log_worse, test_limit
+from marway_gateway.traffic.evidence.judging import Step, log_worse, test_limit, tolerated
 from marway_gateway.traffic.evidence.planning import least_s
 
 LIMITS = {guard: limit for guard, limit in GUARD_LIMITS.items() if guard != "memory"}
@@ -160,7 +160,7 @@ def watched(candidate: Candidate, rate: int, seconds: int, seed: int) -> bool:
         run = Simulation(Candidate({"latency": LIMITS[guard], "tail": LIMITS[guard] / 10}), rate, seed, {guard: None})
     # One guard has all of alpha here: the bound is the same as for all of them together. Only the case against it is
     # looked at, which `judged` does beside much else.
-    return any(run.case(LIMITS[guard]) >= -math.log(ALPHA) for _ in _looks(run, 0.01, seconds))
+    return any(run.case(tolerated(guard, LIMITS[guard])) >= -math.log(ALPHA) for _ in _looks(run, 0.01, seconds))
 
 
 def _looks(run: Simulation, share: float, seconds: int) -> Iterator[None]:
@@ -171,7 +171,7 @@ def _looks(run: Simulation, share: float, seconds: int) -> Iterator[None]:
 
 
 def many_gateways(candidate: Candidate, rate: int, seconds: int, seed: int) -> bool:
-    """Return whether any of three gateways ever accuses, each with its own counts and those of the others before them."""
+    """Return whether any of three gateways ever accuses, each with its own counts and those of the others of before."""
     runs = [Simulation(candidate, rate // 3, seed * 3 + at, {"errors": None}) for at in range(3)]
     before = [run.evidence() for run in runs]
     for _ in range(seconds // LOOK_S):
@@ -195,10 +195,10 @@ def live_only(rate: int, seconds: int, seed: int) -> bool:
         failing = 0.2 if second % 60 > 45 else 0.001
         answered = draw.binomial(rate, share)
         row += [rate - answered, draw.binomial(rate - answered, failing), answered, draw.binomial(answered, failing)]
-        if second % LOOK_S == 0:
-            # Against "not worse at all": a limit would leave it room.
-            if log_worse([Step(0, [_live(row).batch(share)], [])], 0.0) >= -math.log(ALPHA):
-                return True
+        # Against "not worse at all": a limit would leave it room.
+        case = [Step(0, [_live(row).batch(share)], [])]
+        if second % LOOK_S == 0 and log_worse(case, 0.0) >= -math.log(ALPHA):
+            return True
     return False
 
 
@@ -210,7 +210,7 @@ def _live(row: Any) -> LiveCounts:
 
 
 def fixed_sample(rate: int, seconds: int, seed: int) -> bool:
-    """Return whether equal versions differ at any look by a one-sided z-test with p < 0.01, as if each were the only one."""
+    """Return whether equal versions differ at any look by a one-sided z-test, p < 0.01, as if it were the only one."""
     draw = np.random.default_rng(seed)
     events = np.zeros(2)
     for second in range(1, seconds + 1):

@@ -160,7 +160,7 @@ GOALS = (
     *(_peer(name) for name in PEERS_BY_NAME),
     *(_cache(count) for count in bench_cache.CLIENTS),
     *(_feature(name) for name in ("request ids", "metrics", "access log", "trace context", "auth")),
-    *map(_observed, bench_features.OBSERVED),
+    *map(_observed, bench_features.SLICED),
     _bodies("gateway", 0.1),
     _bodies("sidecar", 2.5),
     _polls(),

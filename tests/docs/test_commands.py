@@ -54,12 +54,14 @@ _PLANNED = {
     "bench-peers",
     "bench-processes",
     "bench-publish",
+    "bench-shadow",
     "bench-speed",
     "bench-weights",
 }
 _TESTED_BELOW = {"make up", "make demo"}
 _TESTED_ELSEWHERE = {  # tests/examples
-    *("make example-grpc-predictor", "make example-mlserver", "make example-monitoring", "make example-triton"),
+    *("make example-grpc-predictor", "make example-mlserver", "make example-monitoring", "make example-release"),
+    "make example-triton",
 }
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 

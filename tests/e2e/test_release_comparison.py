@@ -200,6 +200,7 @@ def test_other_types_of_answers_and_a_publish_with_a_label(
     assert answer.json() == {"a": [1, 2.6]}
 
 
+@pytest.mark.extended  # tests/gateway/admin/test_protection.py has the same over a fake pod
 def test_a_contract_of_a_consumer_is_kept(command: Command, model: str, tmp_path: Path) -> None:
     """What a consumer relies on is taken from the label and asked of a pod before a release; the refusal names it."""
     asked = tmp_path / "long.txt"

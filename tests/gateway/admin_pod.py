@@ -73,7 +73,7 @@ class AdminPod(FakePod):
             examples=3 if prove else 0,
             differences=self.differences if prove else (),
             duration_s=0.25,
-            server="torchserve",
+            server=self.backend,
             server_versions={"torchserve": "0.12.0", "torch": "2.12"},
         )
         return web.Response(text=report.model_dump_json(), content_type="application/json")

@@ -132,7 +132,7 @@ def release(
         if client is not None:
             done = client.release(model, version, **moving)
             entry, comparison = change_entry(done), comparison_of(done)
-            proved = "".join(_proved(load) for load in done["loads"] if load["proved"])
+            proved = "".join(_proved(load) for load in done["loads"] if load["proved"]) + _kept(done.get("contracts"))
         else:
             change, comparison = release_directly(
                 open_registry(registry_url(registry)), model, version, **moving, by=this_user()
@@ -160,3 +160,9 @@ def _proved(load: Mapping[str, Any]) -> str:
     examples = load["report"]["examples"]
     answers = f"gave its {examples} golden answers" if examples else "loaded it, which has no golden answers"
     return f"; {load['pod']} {answers}"
+
+
+def _kept(contracts: Mapping[str, Any] | None) -> str:
+    """Return what consumers rely on that it was asked just now."""
+    asked = (contracts or {}).get("contracts", {})
+    return f"; kept what {', '.join(sorted(asked))} rely on" if asked else ""

@@ -104,7 +104,8 @@ def publish(
         InvalidArchive, InvalidRecord, InvalidReference, LoadFailed: Nothing was stored.
         VersionConflict: The version exists with other bytes.
         RegistryUnavailable: There is no registry, or it cannot be written.
-        ProofMissing, AnswersDiffer, ReleaseRefused: The version is stored, and the label stays where it was.
+        ProofMissing, AnswersDiffer, ReleaseRefused, ContractBroken, LabelProtected: The version is stored, and the
+            label stays where it was.
     """
     facts = facts_of_mar(read_facts(record, backend=backend, engine=engine))
     facts = with_training_data(facts, training_data)

@@ -2,12 +2,15 @@
 
 A decision is what a caller acts on. Scores move with every training, labels do not: an answer that names a label, a
 class, a whole number or a truth value is compared by these alone, one of scores by which of them is the highest, and
-one number by whether it is about the same.
+one number by whether it is about the same. Text of more than 200 characters is no label, and decides nothing: two
+versions that write never write the same. Nor do fields that tell of the call and not of its input, such as `took_ms`,
+`request_id`, `timestamp` and `version`.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -30,6 +33,12 @@ _FIELDS_MAX: Final = 100
 _VALUES_MAX: Final = 100_000
 _PATH_MAX: Final = 100
 _NUMBERS: Final = (int, float)
+_LABEL_MAX: Final = 200
+_OF_THE_CALL: Final = re.compile(
+    r"(?:(?:model|handler|schema)_?)?version|(?:model|request|prediction|trace|response)_?id|uuid|host(?:name)?|created(?:_?at)?"
+    r"|time(?:_?stamp)?|.*(?:latency|elapsed|duration|_took|took_).*|.*_(?:ms|us|ns|seconds|time|at)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +52,8 @@ class Pair:
         shape: How its fields or types differ, or its content type; None where they do not, or one side failed.
         decides_otherwise: Whether the decision is another one; also where just one side failed.
         decisions: Both decisions, where they differ, in one line.
-        fields: In which fields the answers differ, lists without their places: `scores[].label`.
+        fields: In which fields the answers differ, lists without their places: `items[].label`; scores by class are
+            one field, `scores{}`.
     """
 
     failed: bool
@@ -108,7 +118,7 @@ def _rows(answer: GoldenAnswer) -> Any:
 
 def _decision(answer: GoldenAnswer, path: str | None) -> Any:
     if answer.kind != "json":
-        return answer.value.strip() if answer.kind == "text" and isinstance(answer.value, str) else answer.value
+        return _label(answer.value) if answer.kind == "text" and isinstance(answer.value, str) else answer.value
     rows = document_rows(answer.value)
     found = [_decides(row).what if path is None else _found(path, row) for row in rows]
     return found[0] if len(found) == 1 else found
@@ -122,7 +132,7 @@ def _found(path: str, row: Any) -> Any:
 
 
 class _Decides(NamedTuple):
-    """What decides in a value, and how surely: 2 what is said outright, 1 the highest score, 0 a number."""
+    """What decides in a value, and how surely: 2 what is said outright, 1 the highest score, 0 a number, -1 text."""
 
     surely: int
     what: Any
@@ -133,7 +143,7 @@ def _decides(value: Any) -> _Decides:
     if isinstance(value, dict):
         if _are_scores(list(value.values())):
             return _Decides(1, max(value, key=lambda name: _score(value[name])))
-        inner = {name: _decides(each) for name, each in value.items()}
+        inner = {name: _decides(each) for name, each in value.items() if not _OF_THE_CALL.fullmatch(name)}
         surely = max((each.surely for each in inner.values()), default=2)
         return _Decides(surely, {name: each.what for name, each in inner.items() if each.surely == surely})
     if isinstance(value, list):
@@ -144,7 +154,15 @@ def _decides(value: Any) -> _Decides:
             return _decides({name: each for name, each in best.items() if not isinstance(each, float)})
         items = [_decides(each) for each in value]
         return _Decides(max((each.surely for each in items), default=2), [each.what for each in items])
+    if isinstance(value, str):
+        label = _label(value)
+        return _Decides(2 if label is not None else -1, label)
     return _Decides(0 if isinstance(value, float) else 2, value)
+
+
+def _label(text: str) -> str | None:
+    text = text.strip()
+    return text if len(text) <= _LABEL_MAX else None
 
 
 def _are_scores(values: list[Any]) -> bool:
@@ -252,9 +270,14 @@ def _fields_between(before: GoldenAnswer, after: GoldenAnswer, tolerance: Tolera
         if path in seen:
             continue
         if isinstance(left, dict) and isinstance(right, dict):
-            stack += [
-                (_join(path, name), left.get(name), right.get(name)) for name in reversed(list({**left, **right}))
-            ]
+            classes = _are_map(left) and _are_map(right) and (path or left.keys() != right.keys())
+            if not classes:
+                stack += [
+                    (_join(path, name), left.get(name), right.get(name)) for name in reversed(list({**left, **right}))
+                ]
+            elif value_difference(left, right, tolerance) is not None:
+                seen.add(path)
+                yield f"{path}{{}}"
         elif isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
             stack += [(f"{path}[]", *each) for each in reversed(list(zip(left, right, strict=True)))]
         elif value_difference(left, right, tolerance) is not None:

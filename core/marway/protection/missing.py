@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
 from marway.errors import InvalidInput, LabelProtected, clip
+from marway.proofs.replays import REPLAY_LIMITS
 from marway.protection.contracts import consumers_of, contracts_for
 from marway.protection.freezes import Freeze
 from marway.protection.labels import Approval, Protection, same_person
@@ -14,6 +16,8 @@ from marway.records import ModelState, Proof, VersionRecord
 
 __all__ = ["ApprovalsMissing", "contracts_unproved", "counted", "engines_missing", "refuse"]
 
+_REPLAYED_MIN: Final = 100
+"""Inputs that a replay has to compare: of fewer, one in a hundred that fails may not be among them."""
 _ENGINES: Final = ("native", "torchserve")
 
 
@@ -148,8 +152,8 @@ def _proof_missing(
             return None
         return _Missing(
             kind,
-            f"a replay within its limits against {base.version if base is not None else 'another version'}: "
-            f"`marway replay {name} --candidate {version} --last 1000`",
+            f"a replay of {_REPLAYED_MIN} kept inputs or more against {base.version if base else 'another version'}, "
+            f"within the usual limits: `marway replay {name} --candidate {version} --last 1000`",
         )
     return _Missing(kind, f"{clip(kind, 60)}, a proof that only a newer Marway knows: move the label with that")
 
@@ -160,12 +164,12 @@ def _servers(record: VersionRecord, proofs: Iterable[Proof]) -> set[str]:
 
 
 def _replayed(proof: Proof, base: VersionRecord | None) -> bool:
+    """Return whether a proof is a replay that counts: large enough, and as strict as usual."""
     replay = proof.replay
-    return (
-        replay is not None
-        and replay.passed
-        and (base is None or (replay.model, replay.base) == (base.name, base.version))
-    )
+    if replay is None or not replay.passed or replay.counts.compared < _REPLAYED_MIN:
+        return False
+    strict = all(replay.limits.get(guard, math.inf) <= limit for guard, limit in REPLAY_LIMITS.items())
+    return strict and (base is None or (replay.model, replay.base) == (base.name, base.version))
 
 
 def _frozen(protection: Protection, model: str, label: str, now: datetime) -> Iterator[_Missing]:

@@ -18,6 +18,7 @@
     rollouts/<model>/<rollout>/rollout.json              create-only, RolloutRecord
     rollouts/<model>/<rollout>/evidence/<process>.json   what one gateway process has counted
     rollouts/<model>/<rollout>/reports/<op_id>.json      create-only, on what a change was decided
+    rollouts/<model>/<run>/shadow/<process>.json         what one gateway process has counted of copies
     gates/<model>.json                                   compare-and-swap, what breaches its declared bound
     leases/<name>.json                                   compare-and-swap, which gateway does the background duties
 

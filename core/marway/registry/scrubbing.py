@@ -126,6 +126,10 @@ class Scrubbing(Reading):
                 yield Damage(
                     key, f"its label {label} points at {version}, which is not there", f"{_BACKUP}, or move it"
                 )
+        for contract, ref in sorted(state.contracts.items()):
+            at = keys.contract_object_key(name, ref.id)
+            if self._store.size(at) is None:
+                yield Damage(at, f"missing: it is contract {contract} of {name}", _CONTRACT)
         oldest = state.history[0].generation if state.history else state.generation + 1
         if chunks and chunks[-1] >= keys.chunk_key(name, oldest):
             yield Damage(

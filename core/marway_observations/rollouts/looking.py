@@ -128,7 +128,7 @@ def _look(
         version: state.serving_for(registry.record(asked.model, version)).quality
         for version in (traffic.base, traffic.candidate)
     }
-    rules = declared[traffic.base] or declared[traffic.candidate]
+    rules = declared[traffic.candidate] or declared[traffic.base]
     before, tag = _read(registry.store, asked)
     sides = Sides(asked.label, traffic.base, traffic.candidate)
     divisions = divisions_of(registry.history(asked.model), asked.rollout)

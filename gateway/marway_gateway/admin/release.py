@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, LoadFailed, MarwayError
+from marway.protection.contracts import ContractReport
 from marway.records import VersionRecord
 from marway.refs import Reference, check_label, check_model_id, check_version
 from marway.registry import Change, Registry
@@ -36,6 +37,14 @@ class _Known(NamedTuple):
     proved: bool
     made: bool
     """Whether the very change that is asked for was made before, and only its answer was lost."""
+
+
+class _Examined(NamedTuple):
+    """What came of having pods load, prove and compare a version, and asking it what consumers rely on."""
+
+    loads: Sequence[PodLoad]
+    comparison: Comparison
+    contracts: ContractReport
 
 
 _MADE: Final = ("pod", "engines", "contracts")
@@ -83,10 +92,11 @@ class Releaser:
         known = await self._writer.call(_known, registry, model, version, label, caller.op_id)
         record = known.record
         loads: Sequence[PodLoad] = ()
+        contracts: ContractReport | None = None
         why = "it was released before" if known.made else "the release was forced"
         comparison = Comparison(version=version, base=known.current, not_compared=why)
         if not move.force and not known.made:
-            loads, comparison = await self._examined(known, label, caller.by, deadline=deadline)
+            loads, comparison, contracts = await self._examined(known, label, caller.by, deadline=deadline)
             if_currently = if_currently or known.current  # what it was compared with
         _, change = await self._writer.change(
             registry.release,
@@ -101,7 +111,7 @@ class Releaser:
             op_id=caller.op_id,
         )
         views = tuple(PodLoadView.of(each) for each in loads)
-        return ReleaseView.of(record.name, change.entry, loads=views, comparison=comparison)
+        return ReleaseView.of(record.name, change.entry, loads=views, comparison=comparison, contracts=contracts)
 
     async def start_rollout(
         self, model: str, label: str, start: RolloutStart, caller: Caller, *, deadline: Deadline | None
@@ -126,7 +136,7 @@ class Releaser:
                 partial(registry.plan_rollout, known.record.name, start.version, label=label, by=caller.by, **asked)
             )
             if not start.force:
-                loads, comparison = await self._examined(known, label, caller.by, deadline=deadline)
+                loads, comparison, _ = await self._examined(known, label, caller.by, deadline=deadline)
         _, change = await self._writer.change(
             registry.start_rollout,
             known.record.name,
@@ -141,9 +151,7 @@ class Releaser:
         )
         return change, loads, comparison
 
-    async def _examined(
-        self, known: _Known, label: str, by: str, *, deadline: Deadline | None
-    ) -> tuple[Sequence[PodLoad], Comparison]:
+    async def _examined(self, known: _Known, label: str, by: str, *, deadline: Deadline | None) -> _Examined:
         """Have a pod load and prove a version, unless that was done before, compare it with the label's, and ask it
         what consumers rely on.
 
@@ -173,8 +181,8 @@ class Releaser:
             raise _refused(exc, record, label, known.current) from exc
         if comparison.refused:
             raise refusal(comparison, model=record.name, label=label)
-        await self.contracts.keep(pod, record, label, deadline=deadline)
-        return loads, comparison
+        report = await self.contracts.keep(pod, record, label, deadline=deadline)
+        return _Examined(loads, comparison, report)
 
     async def _compared(
         self, pod: Pod, record: VersionRecord, label: str, current: str | None, deadline: Deadline

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
-from marway.protection.contracts import ContractChange
+from marway.protection.contracts import ContractChange, ContractReport
 from marway.protection.labels import ProtectionChange
 from marway.records import HistoryEntry, ModelState, VersionRecord
 from marway.serving import ServingSettings
@@ -59,6 +59,13 @@ _LOAD: Final[JsonDict] = {
     "pod": "pod-0",
     "proved": True,
     "report": {"model": MODEL_EXAMPLE, "examples": 6, "duration_s": 0.41, "server": "torchserve"},
+}
+_CONTRACTS: Final[JsonDict] = {
+    "version": "1.1",
+    "pod": "pod-0",
+    "contracts": {"search": 3},
+    "broken": [],
+    "proved": True,
 }
 _COMPARISON: Final[JsonDict] = {
     "version": "1.1",
@@ -182,10 +189,14 @@ class PodLoadView(AdminView):
 class ReleaseView(ChangeView):
     """A label that was moved, where its version was loaded before, and how it compares with the one before it."""
 
-    model_config = examples({**_CHANGE, "loads": [_LOAD], "comparison": _COMPARISON})
+    model_config = examples({**_CHANGE, "loads": [_LOAD], "comparison": _COMPARISON, "contracts": _CONTRACTS})
 
     loads: tuple[PodLoadView, ...] = Field(description="None for a release that was forced.")
     comparison: Comparison = Field(description="With the version that the label pointed at before.")
+    contracts: ContractReport | None = Field(
+        default=None,
+        description="Which contracts of consumers it was asked just now; null for a release that was forced.",
+    )
 
 
 class ServingView(AdminView):

@@ -8,7 +8,7 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 
 from marway import errors
 from marway.errors import MarwayError
@@ -185,6 +185,7 @@ class Telemetry:
         self._observations = observations
         self._in_flight = 0
         self._durations: dict[tuple[str, str, str, str], Histogram] = {}
+        self._traffic: dict[tuple[str | None, str | None, str], Counter] = {}
         metrics.requests_in_flight.set_function(lambda: self._in_flight)
 
     def predicting(self, info: RequestInfo, surface: str, *, observed: bool = True) -> None:
@@ -212,7 +213,8 @@ class Telemetry:
                 durations = self._durations[labels] = self.metrics.request_duration.labels(*labels)
             durations.observe(duration_s)
             if info.assignment is not None:
-                self._traffic(info, info.assignment)
+                self._count_traffic(info)
+                self.live(info, info.assignment)
             if info.tokens is not None and info.cache != "hit":  # an answer given again cost none
                 for kind, count in info.tokens._asdict().items():
                     self.metrics.openai_tokens.labels(info.model or "", info.version or "", kind).inc(count)
@@ -224,11 +226,14 @@ class Telemetry:
     def copied(self, info: RequestInfo) -> None:
         """Keep what a version made of a copy of a request, where that is to be kept: of user traffic it is no part."""
         if self._observations is not None and info.observe != "off":
-            self._observations.add(info, time.perf_counter() - info.started)
+            self._observations.add(info, info.pod_s or 0.0)
 
-    def _traffic(self, info: RequestInfo, assignment: Assignment) -> None:
-        self.metrics.traffic_requests.labels(info.model or "", info.label or "", info.role).inc()
-        self.live(info, assignment)
+    def _count_traffic(self, info: RequestInfo) -> None:
+        labels = info.model, info.label, info.role
+        requests = self._traffic.get(labels)
+        if requests is None:  # as with durations
+            requests = self._traffic[labels] = self.metrics.traffic_requests.labels(*labels)
+        requests.inc()
 
 
 @lru_cache(maxsize=1024)

@@ -61,17 +61,23 @@ class PlacementSpec(NamedTuple):
 
 
 def placement_spec(
-    record: VersionRecord, serving: ServingSettings, algorithm_pools: Mapping[str, str]
+    record: VersionRecord,
+    serving: ServingSettings,
+    algorithm_pools: Mapping[str, str],
+    *,
+    sequence: str | None = None,
+    ready_only: bool = False,
 ) -> PlacementSpec:
     """Return which pods may serve a version now.
 
     Its pool is the one of its serving settings, else of its record, else the one that ``algorithm_pools`` gives its
-    algorithm, or any other (``*``).
+    algorithm, or any other (``*``). ``sequence`` and ``ready_only`` are as `PlacementSpec` has them.
     """
     pool = serving.pool or record.pool
     if pool is None and algorithm_pools:
         pool = algorithm_pools.get(record.algorithm or _ANY_OTHER) or algorithm_pools.get(_ANY_OTHER)
-    return PlacementSpec((record.name, record.version), record.backend, pool, serving.engine, serving.pods)
+    key = record.name, record.version
+    return PlacementSpec(key, record.backend, pool, serving.engine, serving.pods, sequence, ready_only)
 
 
 def score(pod: str, name: str, version: str) -> int:
@@ -149,10 +155,10 @@ class PodChoice:
 
     def has_ready(self, spec: PlacementSpec) -> bool:
         """Return whether a pod that gets requests has a version ready; if none has, who should is named as missing."""
-        now = self.now()
-        order, ready = self.order_of(spec), self._ready.get(spec.key, _NOBODY)
-        if any((pod.healthy(now) or pod.hands_over(now)) and pod in order for pod in ready):
-            return True
+        now, order = self.now(), self.order_of(spec)
+        for pod in self._ready.get(spec.key, _NOBODY):
+            if pod in order and (pod.healthy(now) or pod.hands_over(now)):
+                return True
         for pod in self._wanted(spec, (), order, now):
             self.on_missing(pod, spec)
         return False

@@ -163,11 +163,13 @@ class Predictor:
         return await self._from_pods(call, resolved)
 
     async def _from_pods(self, call: PredictCall, resolved: Resolved) -> Reply:
-        spec = placement_spec(resolved.record, resolved.serving, self._algorithm_pools)
-        if call.sequence is not None:
-            spec = spec._replace(sequence=call.sequence)
-        if call.base is not None:
-            spec = spec._replace(ready_only=True)
+        spec = placement_spec(
+            resolved.record,
+            resolved.serving,
+            self._algorithm_pools,
+            sequence=call.sequence,
+            ready_only=call.base is not None,
+        )
         key, admission = spec.key, self._admission
         if not admission.try_enter(key):
             _wait_for_no_turn(call, spec)

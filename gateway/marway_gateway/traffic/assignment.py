@@ -42,7 +42,8 @@ class Assignment:
 
 def is_candidates(traffic: Traffic, key: str) -> bool:
     """Return whether requests of a caller, given what it keeps its side by, are the candidate's."""
-    digest = blake2b(key.encode(), digest_size=_BYTES, key=(traffic.rollout or "").encode()).digest()
+    # A rollout's id before the key, all of one length: as good as a keyed hash, and half of its time.
+    digest = blake2b(f"{traffic.rollout}\0{key}".encode(), digest_size=_BYTES).digest()
     # Growing with the percent however floats are rounded; 100 is above every hash, 0 above none.
     return int.from_bytes(digest, "big") < int(traffic.percent * _SPACE / 100)
 

@@ -59,6 +59,9 @@ for _ in range(400):
         (v2([0.1, 0.9]), v2([0.7, 0.3], version="2"), False),
         (v2([3], "INT64"), v2([4], "INT64"), False),
         (NESTED, [NESTED], False),
+        ({"label": "a", "took_ms": 3, "model_version": "1"}, {"label": "a", "took_ms": 7, "model_version": "2"}, True),
+        ({"text": "a" * 201, "stop": "end"}, {"text": "b" * 250, "stop": "end"}, True),
+        ({"text": "a" * 201, "stop": "end"}, {"text": "b" * 250, "stop": "length"}, False),
     ],
 )  # fmt: skip
 def test_decisions(before: Any, after: Any, alike: bool) -> None:
@@ -116,6 +119,9 @@ def test_fields() -> None:
     before = {"label": "a", "items": [{"x": 1, "y": 2}, {"x": 1, "y": 2}], "score": 0.5}
     after = {"label": "b", "items": [{"x": 1, "y": 3}, {"x": 1, "y": 4}], "score": 0.500_01, "new": 1}
     assert compare_pair(answer(before), answer(after)).fields == ("label", "items[].y", "new")
+    scores = {"label": "a", "scores": {"a": 0.6, "b": 0.4}}, {"label": "a", "scores": {"a": 0.7, "c": 0.3}}
+    assert compare_pair(*map(answer, scores)).fields == ("scores{}",)
+    assert compare_pair(answer({"x": 0.5, "y": 1.5}), answer({"x": 0.5, "y": 2.5})).fields == ("y",)
     assert compare_pair(answer(v2([1, 2], "INT64")), answer(v2([1, 3], "INT64"))).fields == ("y[]",)
     text = GoldenAnswer.of(status=200, kind="text", body=b"yes", content_type="text/plain")
     other = GoldenAnswer.of(status=200, kind="text", body=b"no", content_type="text/plain")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from marway.errors import InvalidInput, LabelProtected, ProofMissing, StateConflict
 from marway.objects import DirectoryStore
+from marway.proofs.replays import REPLAY_LIMITS, Replay, ReplayCounts
 from marway.protection.freezes import Freeze
 from marway.records import HistoryEntry, ModelState, Proof, VersionRecord, utc_now
 from marway.registry import Registry
@@ -98,6 +103,35 @@ def test_required_proofs(registry: Registry, versions: list[VersionRecord]) -> N
         release(registry, "2", forced=True)
     proved(registry, versions[1], "native")
     assert release(registry, "2").to_version == "2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({}, True),
+        ({"base": "3"}, False),
+        ({"model": "other"}, False),
+        ({"broken_off": "Ctrl-C"}, False),
+        ({"breaches": ("errors",)}, False),
+        ({"counts": ReplayCounts(compared=99)}, False),
+        ({"limits": {**REPLAY_LIMITS, "errors": 0.5}}, False),
+        ({"limits": {"errors": 0.01}}, False),
+    ],
+)
+def test_which_replays_count(
+    registry: Registry, versions: list[VersionRecord], changes: dict[str, Any], counts: bool
+) -> None:
+    """A replay is a proof where it is against the label's version, large enough, whole, and as strict as usual."""
+    registry.protect("intent", require=["replay"], by="root")
+    at = utc_now()
+    facts = {"model": "intent", "base": "1", "candidate": "2", "since": at, "until": at, "inputs": 100}
+    facts |= {"counts": ReplayCounts(compared=100), "limits": REPLAY_LIMITS}
+    proved(registry, versions[1], "gateway", kind="replay", replay=Replay.model_validate({**facts, **changes}))
+    if counts:
+        assert release(registry, "2").to_version == "2"
+    else:
+        with pytest.raises(LabelProtected, match="a replay of 100 kept inputs or more against 1, within"):
+            release(registry, "2")
 
 
 def test_freeze_windows(registry: Registry) -> None:
@@ -217,3 +251,35 @@ def test_a_rollout_asks_for_the_same(registry: Registry) -> None:
     registry.approve("intent", "2", by="bo")
     promoted = registry.promote_rollout("intent", label="PROD", by="cy")
     assert (promoted.state.labels, promoted.entry.approved_by) == ({"PROD": "2"}, ("bo",))
+
+
+class Racing(DirectoryStore):
+    """A store in which somebody else changes a state just before the first write of one that is armed."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def advisory_lock(self, key: str) -> AbstractContextManager[None]:
+        return nullcontext()  # as in S3
+
+    def replace(self, key: str, data: bytes, *, etag: str) -> str:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
+        return super().replace(key, data, etag=etag)
+
+
+def test_what_changes_between_the_look_and_the_write_counts(registry: Registry, directory: DirectoryStore) -> None:
+    """Sign-off that is taken back, and a freeze that begins, while a release is being written hold the label."""
+    store = Racing(Path(directory.url.removeprefix("file://")))
+    racing = Registry(store)
+    registry.protect("intent", approvals=1, by="root")
+    registry.approve("intent", "2", by="bo")
+    store.meanwhile = lambda: registry.approve("intent", "2", withdraw=True, by="bo")
+    with pytest.raises(LabelProtected, match="0 of 1 approvals"):
+        release(racing, "2")
+    registry.approve("intent", "2", by="bo")
+    forever = "2020-01-01 00:00-2099-01-01 08:00 UTC"
+    store.meanwhile = lambda: registry.protect("intent", freeze=[forever], by="root")
+    with pytest.raises(LabelProtected, match="a time at which nothing is frozen"):
+        release(racing, "2")
+    assert registry.state("intent").labels == {"PROD": "1"}

@@ -107,6 +107,7 @@ def test_damage_is_not_believed(registry: Registry, directory: DirectoryStore) -
     directory.delete(key)
     with pytest.raises(InvalidRecord, match="contract search/alarm of intent, is gone: add it again"):
         registry.contracts("intent")
+    assert [each.what for each in registry.scrub()] == ["missing: it is contract search/alarm of intent"]
 
 
 def test_gc_takes_what_an_interrupted_add_left(registry: Registry, directory: DirectoryStore) -> None:

@@ -206,6 +206,8 @@ def test_what_contradicts_a_rollout_is_refused(registry: Registry) -> None:
         ({"step_time_s": 0}, "that step_time_s"),
         ({"shadow_percent": 101}, "that percent"),
         ({"policy": "thompson", "floor": 50, "cap": 10}, "above the cap"),
+        ({"cap": 50}, "bound the percents of a policy"),
+        ({"policy": "thompson", "steps": (1, 5, 100)}, "scores say how it goes on"),
         ({"require_proof": True}, "no pod has loaded intent 2"),
     ],
 )

@@ -64,8 +64,8 @@ async def test_a_protected_label_over_the_admin_port(registry: Registry) -> None
         assert pod.asked == []
         assert (await approve(gateway, "test")).json()["code"] == "state_conflict"  # its publisher
         assert (await approve(gateway, "bo@desk", note="fine")).json()["protection"]["version"] == "1.1"
-        seen = (await gateway.admin.get(protection)).json()
-        assert [(each["version"], each["approved_by"]) for each in seen["versions"]] == [("1.1", ["bo@desk"])]
+        (seen,) = (await gateway.admin.get(protection)).json()["versions"]
+        assert (seen["version"], seen["approved_by"], len(seen["asked_by"])) == ("1.1", ["bo@desk"], 1)
         assert (await move(gateway)).json()["approved_by"] == ["bo@desk"]
         assert pod.asked == ["POST /models/intent/1.1/load?prove=true"]
         off = (await gateway.admin.delete(protection, params={"note": "quiet"})).json()
@@ -80,6 +80,13 @@ async def test_a_label_of_both_engines_is_proved_on_both(registry: Registry) -> 
         problem = (await move(gateway)).json()
         assert "still of native: `marway load intent/1.1 --prove --pod POD`" in problem["detail"]
         assert sum(len(pod.asked) for pod in pods) == 1
+        pods[1].backend = "native"
+        pods[1].tell()
+        while (await gateway.admin.get(f"/pods/{pods[1].name}")).json()["status"]["backend"] != "native":
+            pass
+        assert (await move(gateway)).json()["to"] == "1.1"
+    servers = {proof.server for proof in registry.proofs(registry.record("intent", "1.1").archive.sha256)}
+    assert servers == {"torchserve", "native"}
 
 
 async def test_a_contract_is_kept_by_every_release(registry: Registry) -> None:
@@ -124,22 +131,20 @@ async def test_a_pod_that_fails_is_no_broken_contract(registry: Registry) -> Non
         assert (await checking).json()["code"] in ("overloaded", "deadline_exceeded")
 
 
-@pytest.mark.parametrize(
-    ("body", "said"),
-    [
+async def test_contracts_that_are_none(registry: Registry) -> None:
+    """What cannot be a contract is refused with what is wrong about it, and nothing is kept."""
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "give either the answer that is expected"),
         ({"expect_b64": "!!"}, "expect_b64 is no base64"),
         ({"expect_b64": "e30=", "fields": ["label"]}, "'label' finds nothing in the expected answer {}"),
         ({"expect_b64": "e30=", "fields": ["["]}, "is no JMESPath"),
         ({"expect_b64": "eA==", "fields": ["label"]}, "finds nothing in the expected answer"),
         ({"from_label": "PROD", "status": 404}, "status goes with expect_b64"),
-    ],
-)
-async def test_contracts_that_are_none(registry: Registry, body: dict[str, Any], said: str) -> None:
-    """What cannot be a contract is refused with what is wrong about it, and nothing is kept."""
+        ({"expect_b64": "e30=", "name": "a b"}, "cannot be a contract's name"),
+    ]
     async with admin(registry) as (gateway, _):
-        answer = await put(gateway, **body)
-    assert answer.status_code == 400
-    assert said in answer.json()["detail"]
+        for body, said in cases:
+            answer = await put(gateway, **body)
+            assert (answer.status_code, said in answer.json()["detail"]) == (400, True), answer.text
     assert registry.state("intent").contracts == {}
     assert list(registry.store.keys("contracts/")) == []

@@ -155,6 +155,18 @@ async def test_the_plan_starts_nothing(registry: Registry, served: tuple[Running
     assert (pod.asked, registry.state("intent").traffic) == ([], {})
 
 
+async def test_a_plan_by_scores_has_one_percent(served: tuple[Running, AdminPod]) -> None:
+    """Nobody knows how long it takes, and what is between floor and cap, scores say."""
+    gateway, _ = served
+    body = {"version": "1.1", "policy": "thompson", "floor": 5, "cap": 90, "steps": [20]}
+    answer = await gateway.admin.post(PATH, json=body, params={"plan": "true", "rate": 100})
+    assert answer.status_code == 200, answer.text
+    plan = answer.json()["plan"]
+    assert [step["percent"] for step in plan["steps"]] == [20]
+    assert (plan["policy"], plan["expected_s"]) == ("thompson", None)
+    assert "between 5 and 90" in plan["notes"][0]
+
+
 async def test_a_person_steers(registry: Registry, run: Run) -> None:
     """Pause, resume, abort and promote do what they say, in one line, and the status tells all of it."""
     document(await run("start", "intent", "1.1", "--rate", "100", "--json"))

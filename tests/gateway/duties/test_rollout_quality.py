@@ -34,7 +34,7 @@ def registry(tmp_path: Path) -> Registry:
     made = Registry(DirectoryStore(tmp_path / "registry"))
     made.create()
     for version in ("1.0", "1.1"):
-        publish(made, tmp_path, version=version)
+        publish(made, tmp_path, version=version, serving={"quality": [{"kind": "correct"}]})
     made.release("intent", "1.0", label="PROD", by="test")
     return made
 
@@ -93,7 +93,9 @@ async def test_it_looks_while_a_rollout_goes_by_feedback_and_then_ends(
     rollout = started(registry, guards={"quality": None})
     assert await one.run() >= INTERVAL_S
     key = quality_key("intent", rollout)
-    assert "no quality rule" in (decode(RolloutQuality, registry.store.get(key).data, source=key).missing or "")
+    found = decode(RolloutQuality, registry.store.get(key).data, source=key).guard
+    assert found is not None
+    assert found.kind == "correct"
     child = one._child
     assert child is not None
     await one.run()

@@ -221,7 +221,7 @@ CODES = {
     "INVALID_ARGUMENT": "InvalidArchive InvalidInput InvalidReference InvalidRequest Misdirected UnsupportedMedia",
     "NOT_FOUND": "LabelNotFound ModelNotFound NotFound PodNotFound RolloutNotFound VersionNotFound",
     "PERMISSION_DENIED": "ForeignOrigin",
-    "RESOURCE_EXHAUSTED": "BodyTooLarge Overloaded",
+    "RESOURCE_EXHAUSTED": "BodyTooLarge NoRoomToSpare Overloaded",
     "UNAUTHENTICATED": "Unauthenticated",
     "UNAVAILABLE": "Draining ModelLoading NoPodAvailable RegistryUnavailable RuntimeDown Unavailable",
     "UNIMPLEMENTED": "Unimplemented",

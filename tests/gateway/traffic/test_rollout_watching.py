@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from marway.errors import AnswersDiffer, LoadFailed, MarwayError, RegistryUnavailable
+from marway.errors import AnswersDiffer, LoadFailed, MarwayError, NoPodAvailable, RegistryUnavailable
 from marway.objects import DirectoryStore, ObjectStore
 from marway.records import HistoryEntry
 from marway.registry import Registry
+from marway.registry.encoding import encode
+from marway.registry.keys import state_key
 from marway.resolve import RegistryReader, Resolver
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.placement import Ejection, PodSet
@@ -232,7 +234,7 @@ async def test_one_that_begins_in_the_middle(registry: Registry, start: Start) -
     begin(registry, guards={"errors": None})
     killed = start("killed")
     killed.join()
-    killed.count(1000)
+    killed.count(2000)
     for _ in range(3):
         await killed.look()
         killed.count(1)
@@ -318,6 +320,34 @@ async def test_golden_answers_that_differ(registry: Registry, start: Start) -> N
     for _ in range(8):
         await one.look(after_s=4)
     assert told(registry) == [("start", None), ("roll_back", "golden")]
+
+
+async def test_no_pod_to_prove_it(registry: Registry, start: Start) -> None:
+    """While no pod can prove a candidate again it stays at its step; at the end of its time a person is to look."""
+    begin(registry, step_time_s=30)
+    one = start("one")
+    one.loads.proofs = [NoPodAvailable("none is there")] * 99
+    one.join()
+    one.count(2000)
+    for _ in range(20):
+        await one.look(after_s=4)
+    assert told(registry) == [("start", None), ("pause", None)]
+    assert "no pod" in (registry.state("intent").traffic["PROD"].reason or "")
+
+
+async def test_a_label_that_was_moved_all_the_same(registry: Registry, start: Start) -> None:
+    """Where a Marway that knows of no rollouts moved the label, promoting is refused, and not tried all the time."""
+    run = begin(registry, steps=(5,))
+    state, etag = registry._state_and_tag("intent")
+    moved = state.model_copy(update={"labels": {"PROD": "2"}})
+    registry.store.replace(state_key("intent"), encode(moved, key=state_key("intent")), etag=etag or "")
+    one = start("one")
+    one.join()
+    one.count(2000)
+    for _ in range(40):
+        await one.look()
+    assert told(registry)[0] == ("start", None)
+    assert len(list(registry.store.keys(f"rollouts/intent/{run}/reports/"))) < 10
 
 
 async def test_one_that_cannot_be_loaded(registry: Registry, start: Start) -> None:

@@ -117,7 +117,7 @@ class Bench:
 def came(value: Any, *, status: int = 200, error: ModelError | None = None) -> Came:
     made = reply(value, status=status, run=b"0,2000,1,1")
     answer = None if error is not None else made
-    return Came("a", status, answer, None if answer is None else answer.data, made.run, error)
+    return Came("a", 0.003, status, answer, None if answer is None else answer.data, made.run, error)
 
 
 @pytest.fixture

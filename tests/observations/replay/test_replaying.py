@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
-from collections.abc import Awaitable, Callable
+import os
+import re
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +25,7 @@ from marway.records import utc_now
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
 from marway.wire.problems import problem_of
-from marway_observations.replay import Replaying, Wanted, choose
+from marway_observations.replay import Replaying, Wanted, asking, choose
 from support.in_process import Marway
 from support.observations import observation, write_observations
 from support.registry import publish as publish_into
@@ -119,8 +126,9 @@ async def test_replay(kept: Registry, marway: Marway, make_pod: MakePod) -> None
         assert "35 of 40 inputs decided as by 1.0, 1 failed; errors: 1.1 fails inputs that 1.0 answers" in shown
 
 
-async def test_gives_way_and_goes_on(kept: Registry, make_pod: MakePod) -> None:
+async def test_gives_way_and_goes_on(kept: Registry, make_pod: MakePod, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where pods have no room it waits and goes on; where nothing is answered any more it is broken off and says so."""
+    monkeypatch.setattr(asking, "_WAIT_MAX_S", 0.15)  # of a second, which a gateway says
     script = iter([True, False, *[True] * 7, *[True] * 5, *[False] * 1000])
 
     async def busy(pod: FakePod, request: web.Request) -> web.StreamResponse:
@@ -152,6 +160,61 @@ async def test_gives_way_and_goes_on(kept: Registry, make_pod: MakePod) -> None:
         assert "nothing was answered for 0.1 s" in done.broken_off
         assert 0 < done.counts.compared < 3
         assert not done.passed
+
+
+@contextmanager
+def gateway_that(answers: Callable[[int], bool]) -> Iterator[str]:
+    """Serve as a gateway does, but for requests for which ``answers`` says no: their connection is closed."""
+    numbers = itertools.count()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            if not answers(next(numbers)):
+                self.close_connection = True
+                return
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'{"label": "a"}')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, name="gateway")
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_gateway_restarts(kept: Registry, marway: Marway) -> None:
+    """Where connections are lost on the way, it goes on once there is a gateway again."""
+    with gateway_that(lambda number: number not in (5, 6, 7)) as url:
+        said = marway("replay", "intent", "--candidate", "1.1", "--gateway", url, "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["counts"]["equal"] == INPUTS
+
+
+def test_interrupted(kept: Registry, marway: Marway) -> None:
+    """Ctrl-C ends it: what was compared is told and that not all was, and it is no proof."""
+
+    def answers(number: int) -> bool:
+        if number == 10:
+            os.kill(os.getpid(), signal.SIGINT)
+        return True
+
+    with gateway_that(answers) as url:
+        said = marway("replay", "intent", "--candidate", "1.1", "--gateway", url)
+    assert said.code == 1
+    found = re.search(r"BROKEN OFF after (\d+) of 40 inputs: interrupted", said.out)
+    assert found is not None, said.out
+    assert 4 < int(found[1]) < INPUTS
+    assert "nothing of it is kept as a proof" in said.err
+    assert list(kept.proofs(kept.record("intent", "1.1").archive.sha256)) == []
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,9 @@ def test_a_look_is_written_where_gateways_read_it(registry: Registry, tmp_path: 
 
 
 def test_without_a_rule_it_says_what_is_missing(registry: Registry, tmp_path: Path) -> None:
-    """Who asks for the guard and declares nothing learns what to declare."""
-    asked = rollout(registry, tmp_path, guards={"quality": 0.02})
+    """Where the rule is taken away while the rollout runs, it is told what to declare."""
+    asked = rollout(registry, tmp_path, ACCURACY, guards={"quality": 0.02})
+    registry.set_serving("intent", set_fields={"quality": []}, by="test")
     looked = look(registry, registry.store, [asked])
     assert looked.found[asked.rollout].guard is None
     assert "no quality rule is declared" in (looked.found[asked.rollout].missing or "")

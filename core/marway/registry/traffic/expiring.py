@@ -7,6 +7,7 @@ from typing import Final
 
 from marway.registry import keys
 from marway.registry.reading import Reading
+from marway.traffic import run_of
 
 __all__ = ["ROLLOUT_KEPT", "ExpiringRollouts"]
 
@@ -30,7 +31,7 @@ class ExpiringRollouts(Reading):
         """
         gone: list[str] = []
         for model in self._store.children(keys.ROLLOUTS):
-            running = {each.rollout for each in self.state(model).traffic.values()}
+            running = {run_of(label, each) for label, each in self.state(model).traffic.items()}
             for rollout in list(self._store.children(f"{keys.ROLLOUTS}{model}/")):
                 prefix = keys.rollout_prefix(model, rollout)
                 if rollout in running:

@@ -222,6 +222,12 @@ def _planned(
         first = exc.errors(include_url=False)[0]
         what = ".".join(str(part) for part in first["loc"])
         raise InvalidInput(f"a rollout cannot have that {what}: {clip(first['msg'], 200)}") from exc
+    if policy == "steps" and (floor, cap) != (0, 100):
+        raise InvalidInput("floor and cap bound the percents of a policy, and steps are as given: leave them out")
+    if policy == "thompson" and len(way) > 2 and way != STEPS:
+        raise InvalidInput(
+            f"scores say how it goes on from the first percent: give policy thompson one, such as {way[0]:g}"
+        )
     if floor > cap:
         raise InvalidInput(f"the floor, {floor:g} %, is above the cap, {cap:g} %")
     return with_shadow(traffic, rule)

@@ -21,7 +21,7 @@ GUARD_LIMITS: Final[Mapping[str, float]] = MappingProxyType(
         "finite": 0.005,
         "shape": 0.01,
         "disagreement": 0.1,
-        "quality": 0.01,
+        "quality": 0.02,
         "memory": 0.2,
     }
 )

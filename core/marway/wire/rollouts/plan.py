@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field
 
@@ -57,6 +58,7 @@ class RolloutPlan(Frozen):
         alpha: Bound for the probability that a candidate that is within all limits is rolled back.
         expected_s: How long it takes for a good candidate; None where it will need a person.
         notes: What else there is to say, a sentence each.
+        policy: `steps`, or `thompson`: there is one step, the percent that it starts with.
     """
 
     steps: tuple[StepPlan, ...]
@@ -67,3 +69,4 @@ class RolloutPlan(Frozen):
     alpha: float
     expected_s: float | None = None
     notes: tuple[str, ...] = ()
+    policy: Literal["steps", "thompson"] = "steps"

@@ -55,6 +55,9 @@ def plan_lines(plan: RolloutPlan, *, model: str, candidate: str, base: str | Non
     """Yield what a rollout will do, how long that takes, and what it would and would not notice."""
     yield f"rollout of {model} {candidate} to {label}, which is at {base}; at {plan.rate_per_s:.3g} requests/s:"
     for number, step in enumerate(plan.steps, 1):
+        if plan.policy == "thompson":
+            yield f"  starts with {step.percent:g} % of requests"
+            continue
         if step.percent >= 100:
             yield f"  step {number}  100 %: {label} moves to {candidate}"
             continue

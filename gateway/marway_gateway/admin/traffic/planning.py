@@ -11,7 +11,8 @@ from typing import Final
 from prometheus_client import generate_latest
 
 from marway.refs import check_model_id
-from marway.wire.rollouts import RolloutPlan
+from marway.traffic import Traffic
+from marway.wire.rollouts import RolloutPlan, StepPlan
 from marway_gateway.admin.traffic.views import RolloutStart
 from marway_gateway.gateway import Gateway
 from marway_gateway.traffic.evidence import plan_of
@@ -55,7 +56,19 @@ async def plan_rollout(
         step_time_s=traffic.step_time_s,
         sticky=traffic.sticky,
     )
-    return found, traffic.base
+    return (_by_scores(found, traffic) if traffic.policy == "thompson" else found), traffic.base
+
+
+def _by_scores(plan: RolloutPlan, traffic: Traffic) -> RolloutPlan:
+    """Return the plan of a rollout that goes by scores: nobody knows how long it takes."""
+    note = (
+        f"From there on the percent is the probability that {traffic.candidate} is the better one by the scores of "
+        f"feedback, between {traffic.floor:g} and {traffic.cap:g}, and moves at most every {traffic.step_time_s:g} s, "
+        "until it is promoted or aborted by hand. A candidate that a guard finds worse is rolled back."
+    )
+    steps = (StepPlan(percent=traffic.percent, at_least_s=traffic.step_time_s),)
+    kept = tuple(each for each in plan.notes if "a person" not in each)
+    return plan.model_copy(update={"policy": "thompson", "steps": steps, "expected_s": None, "notes": (note, *kept)})
 
 
 async def _rate(gateway: Gateway, model: str, version: str) -> float:

@@ -28,7 +28,8 @@ _NOTES: Final[Mapping[str, str]] = MappingProxyType(
         "times its 99th percentile and 5 ms. Counted from the base's 200th answer on each gateway",
         "shape": "fields, types, kind of status and content, not values; only of copies",
         "disagreement": "decisions, not scores; only of copies. Who is to answer otherwise needs a higher limit",
-        "quality": "as fast as feedback comes: these times are for feedback on every request at once",
+        "quality": "as fast as feedback comes: these times are for the truth of every request at once. From a "
+        "quarter of the limit on a candidate may be rolled back",
         "memory": "the candidate's workers against the base's; found once it has grown by the limit",
     }
 )

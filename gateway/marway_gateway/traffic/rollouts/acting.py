@@ -49,11 +49,11 @@ class Acting:
         self._candidates = candidates
         self._metrics = metrics
 
-    async def apply(self, running: Running, decision: Decision, evidence: Mapping[str, GuardEvidence]) -> None:
-        """Do what was decided, unless somebody else has done it, or something else, meanwhile."""
+    async def apply(self, running: Running, decision: Decision, evidence: Mapping[str, GuardEvidence]) -> bool:
+        """Do what was decided, and return whether that was done here; somebody else may have done it meanwhile."""
         if decision.action in ("step", "promote"):
             if not await self._candidates.prove(running):
-                return  # no pod could: the next look tries again, until the step's time is over
+                return False  # no pod could: it is tried again, until the step's time is over
             if running.failure is not None:
                 decision = Decision("roll_back", *running.failure)
         try:
@@ -64,6 +64,9 @@ class Acting:
             _log.warning("%s %s: the next look sees what became of it: %s", running.model, running.label, exc.message)
         except MarwayError as exc:
             _log.warning("%s %s: not done yet: %s", running.model, running.label, exc.message)
+        else:
+            return True
+        return False
 
     async def report(
         self,

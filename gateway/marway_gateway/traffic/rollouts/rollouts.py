@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from marway.traffic import GUARDS, Traffic, run_of
 from marway.wire.model_run import UNKNOWN, ModelRun
 from marway_gateway.observe.telemetry import RequestInfo
@@ -12,8 +10,6 @@ from marway_gateway.traffic.evidence import Side, Tally
 from marway_gateway.traffic.rollouts.running import Running
 
 __all__ = ["Rollouts"]
-
-_FAILED: Final = frozenset({"model_error", "timeout", "unavailable"})
 
 
 class Rollouts:
@@ -49,8 +45,9 @@ class Rollouts:
     def answered(self, info: RequestInfo, assignment: Assignment) -> None:
         """Count the answer to a caller of a label that is divided, once it ended.
 
-        What callers themselves did wrong says nothing of a version. Nor do times where answers may come from the cache,
-        which knows the base's better than the candidate's.
+        Whatever is no answer is a failure. Callers that send what is wrong, or leave, do so for either version alike,
+        as chance divides them; where more of the candidate's do, it refuses what the base takes, or hangs. Times say
+        nothing where answers may come from the cache, which knows the base's better than the candidate's.
 
         Args:
             info: The request's.
@@ -58,9 +55,7 @@ class Rollouts:
         """
         if info.model is None or info.label is None or not assignment.counted:
             return
-        failed = assignment.failed or info.outcome in _FAILED
-        if not failed and info.outcome != "ok":
-            return
+        failed = assignment.failed or info.outcome != "ok"
         run = UNKNOWN if assignment.failed else ModelRun.parse(info.run)
         side = Side(failed=failed, finite=run.finite, model_s=run.model_s if info.cache is None else None)
         traffic = assignment.traffic

@@ -45,7 +45,10 @@ class Running:
         written: What was last stored of it.
         written_at: When.
         alive: When each other process's document last said something new.
+        judge_again_at: Before this it is not judged again.
         decided: What is to be done, and since when that is so.
+        refused: Attempts to do it that came to nothing, in a row.
+        act_again_at: Before this none is made.
         acting: What is being done about it, if anything is.
         loading: The load of its candidate, if one runs.
         load_failures: Loads in a row that failed by the candidate's own fault.
@@ -66,8 +69,11 @@ class Running:
     written: EvidenceDocument | None = None
     written_at: float = float("-inf")
     alive: dict[str, float] = field(default_factory=dict)
+    judge_again_at: float = float("-inf")
     decided: tuple[str, float] | None = None
-    acting: asyncio.Task[None] | None = None
+    refused: int = 0
+    act_again_at: float = float("-inf")
+    acting: asyncio.Task[bool] | None = None
     loading: asyncio.Task[None] | None = None
     load_failures: int = 0
     load_again_at: float = float("-inf")

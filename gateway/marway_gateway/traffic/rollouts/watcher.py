@@ -21,7 +21,7 @@ from marway.traffic import run_of
 from marway.wire.rollouts import GuardEvidence
 from marway_gateway.placement import PodSet
 from marway_gateway.tasks import TaskSet
-from marway_gateway.traffic.evidence import judged, merged
+from marway_gateway.traffic.evidence import Evidence, judged, merged
 from marway_gateway.traffic.rollouts.acting import Acting
 from marway_gateway.traffic.rollouts.candidate import CandidateLoads
 from marway_gateway.traffic.rollouts.deciding import Decision, decide
@@ -47,6 +47,9 @@ _ALIVE_S: Final = 20.0
 _IN_LINE_S: Final = 2.0
 """How much later the next in line does what may wait: nothing is lost where it is done twice, but work."""
 _THREADS: Final = 4
+_AGAIN_MAX_S: Final = 60.0
+_JUDGING: Final = 0.05
+"""Part of a processor that judging may take, of all rollouts together: with many it is done less often."""
 _log = logging.getLogger(__name__)
 
 
@@ -93,6 +96,7 @@ class Watcher:
         self._tasks = TaskSet()
         # Threads of their own: a store that hangs must not keep requests' threads.
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="rollouts")
+        self._judging = ThreadPoolExecutor(1, thread_name_prefix="judge-rollouts")
 
     def start(self) -> None:
         """Look at all, over and over, until `aclose`."""
@@ -117,6 +121,7 @@ class Watcher:
         last = (self._exchanged(each, read=False) for each in self._rollouts.running if each.traffic.rollout)
         await asyncio.gather(*last, return_exceptions=True)
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._judging.shutdown(wait=False, cancel_futures=True)
 
     async def evidence(self, running: Running, *, read: bool = False) -> Mapping[str, GuardEvidence]:
         """Return how each guard stands.
@@ -130,7 +135,7 @@ class Watcher:
         """
         if read:
             await self._exchanged(running)
-        return self._judged(running)
+        return await self._judged(running)
 
     async def _looked(self, running: Running) -> None:
         try:
@@ -160,7 +165,9 @@ class Watcher:
         running.sample_memory(self._pods.pods)
         if now - running.exchanged_at >= exchange_s(1 + len(running.alive)):
             await self._exchanged(running)
-        evidence = self._judged(running)
+        if now < running.judge_again_at:
+            return
+        evidence = await self._judged(running)
         self._metrics.watched(running, evidence)
         if running.acting is None:
             self._decide(running, evidence)
@@ -171,7 +178,12 @@ class Watcher:
             running.decided = None
             self._candidates.keep_ready(running)
             return
+        forward = decision.action in ("step", "promote")
+        if forward and running.refused and running.step_s >= running.traffic.step_time_s:
+            decision = Decision("pause", None, "no pod could prove its golden answers again within the step's time")
         now = self._clock()
+        if now < running.act_again_at:
+            return
         if running.decided is None or running.decided[0] != decision.action:
             running.decided = decision.action, now
         if decision.action != "roll_back" and now - running.decided[1] < self._place(running) * _IN_LINE_S:
@@ -182,7 +194,21 @@ class Watcher:
         running.acting = asyncio.create_task(
             self._acting.apply(running, decision, evidence), name=f"rollout:{running.model}:{running.label}"
         )
-        running.acting.add_done_callback(partial(_acted, running))
+        running.acting.add_done_callback(partial(self._acted, running))
+
+    def _acted(self, running: Running, task: asyncio.Task[bool]) -> None:
+        running.acting = None
+        if task.cancelled():
+            return
+        if (failure := task.exception()) is not None:
+            _log.error("what was decided about %s %s failed", running.model, running.label, exc_info=failure)
+        if failure is None and task.result():
+            running.refused = 0
+            return
+        # Each attempt leaves a report; what is refused for good, as where an older Marway moved the label, must not
+        # fill the store.
+        running.refused += 1
+        running.act_again_at = self._clock() + min(_AGAIN_MAX_S, 2.0**running.refused)
 
     def _place(self, running: Running) -> int:
         """Return how many processes that watch it as well come before this one."""
@@ -190,19 +216,32 @@ class Watcher:
         alive = (process for process, at in running.alive.items() if now - at < _ALIVE_S)
         return sum(process < self._exchange.process for process in alive)
 
-    def _judged(self, running: Running) -> Mapping[str, GuardEvidence]:
+    async def _judged(self, running: Running) -> Mapping[str, GuardEvidence]:
+        """Return how each guard stands by what is known here, in a thread: it takes some ten milliseconds."""
         traffic = running.traffic
-        counted = merged([running.tally.document(), *(each.tally for each in running.others.values())])
-        evidence = judged(
-            counted,
-            guards_of(running),
-            traffic.alpha,
-            traffic.step,
-            sticky=traffic.sticky,
-            quality=quality_counts(running.quality),
-            memory=running.memory_of_all(),
-        )
-        return explained(evidence, running.quality)
+        documents: list[Mapping[str, object] | Evidence] = [
+            running.tally.document(),
+            *(each.tally for each in running.others.values()),
+        ]
+        guards, quality = guards_of(running), quality_counts(running.quality)
+        memory = running.memory_of_all()
+
+        def judge() -> Mapping[str, GuardEvidence]:
+            return judged(
+                merged(documents),
+                guards,
+                traffic.alpha,
+                traffic.step,
+                sticky=traffic.sticky,
+                quality=quality,
+                memory=memory,
+            )
+
+        began = time.perf_counter()
+        found = await asyncio.get_running_loop().run_in_executor(self._judging, judge)
+        took_s = time.perf_counter() - began
+        running.judge_again_at = self._clock() + took_s * len(self._rollouts.running) / _JUDGING
+        return explained(found, running.quality)
 
     async def _exchanged(self, running: Running, *, read: bool = True) -> None:
         """Store what was counted here, where that says anything new, and read what others stored."""
@@ -241,9 +280,3 @@ def _news(before: EvidenceDocument | None, now: EvidenceDocument, at: float, now
         return False
     same = now.model_copy(update={"watched_s": before.watched_s}) == before
     return not same or now_s - at >= _KEPT_S
-
-
-def _acted(running: Running, task: asyncio.Task[None]) -> None:
-    running.acting = None
-    if not task.cancelled() and (failure := task.exception()) is not None:
-        _log.error("what was decided about %s %s failed", running.model, running.label, exc_info=failure)

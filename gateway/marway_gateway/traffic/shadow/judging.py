@@ -123,7 +123,7 @@ class CopyJudge:
         info.model, info.version, info.model_id = version.record.name, version.record.version, version.record.id
         info.label, info.serving, info.pod, info.attempts = version.label, version.serving, came.pod, 1
         info.prediction_id, info.observe = new_prediction_id(), drawn(version.serving)
-        info.status, info.run = came.status, came.run
+        info.status, info.run, info.pod_s = came.status, came.run, came.pod_s
         info.request_bytes, info.response_bytes = len(sent), len(came.body or b"")
         if came.error is not None:
             info.failed(came.error)

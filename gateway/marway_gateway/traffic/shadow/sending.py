@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -37,6 +38,7 @@ class Came:
 
     Attributes:
         pod: Who was asked.
+        pod_s: How long that took, in seconds.
         status: Its answer's, or what stands for its failure.
         reply: Its answer; None where the model failed.
         body: The whole of it; None where it came in pieces, or is larger than a gateway holds in memory.
@@ -45,6 +47,7 @@ class Came:
     """
 
     pod: str
+    pod_s: float
     status: int
     reply: Reply | None
     body: bytes | None
@@ -90,7 +93,7 @@ class CopySender:
         if pod is None:
             return Dropped("not_ready")
         name, number = spec.key
-        deadline = Deadline.after(within_s)
+        deadline, began = Deadline.after(within_s), time.perf_counter()
         try:
             async with asyncio.timeout(within_s + _GRACE_S):
                 reply = await self._transport.predict(
@@ -102,14 +105,14 @@ class CopySender:
                     deadline=deadline,
                 )
                 if reply.outcome != Outcome.ANSWERED:
-                    return _not_answered(pod.name, reply)
+                    return _not_answered(pod.name, time.perf_counter() - began, reply)
                 if reply.data is None:
                     await _read_to_its_end(reply)
         except AttemptFailed:
             return Dropped("lost")
         except TimeoutError:
             return Dropped("late")
-        return Came(pod.name, reply.status, reply, reply.data, reply.run)
+        return Came(pod.name, time.perf_counter() - began, reply.status, reply, reply.data, reply.run)
 
 
 async def _read_to_its_end(reply: Reply) -> None:
@@ -124,14 +127,14 @@ async def _read_to_its_end(reply: Reply) -> None:
         reply.close()
 
 
-def _not_answered(pod: str, reply: Reply) -> Came | Dropped:
+def _not_answered(pod: str, pod_s: float, reply: Reply) -> Came | Dropped:
     error = parse_problem(reply.data or b"", status=reply.status, retry_after_s=reply.retry_after_s)
     match reply.outcome:
         case Outcome.MODEL_ERROR | Outcome.WORKER_DIED:
             failure = error if isinstance(error, ModelError) else ModelError(error.message)
-            return Came(pod, failure.status, None, None, reply.run, failure)
+            return Came(pod, pod_s, failure.status, None, None, reply.run, failure)
         case Outcome.FAILED if isinstance(error, DeadlineExceeded) and reply.run is not None:
-            return Came(pod, 504, None, None, reply.run, error)  # the model had it, and did not come to an end
+            return Came(pod, pod_s, 504, None, None, reply.run, error)  # the model had it, and did not come to an end
         case Outcome.NOT_ACCEPTED:
             return Dropped("no_room" if isinstance(error, NoRoomToSpare) else "not_ready")
         case Outcome.REFUSED:
