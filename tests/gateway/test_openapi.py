@@ -147,7 +147,7 @@ def test_paths(tmp_path: Path) -> None:
     for verb in ("predictions", "explanations"):
         public |= {f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{selector}}"}
     admin = {"/pods", "/pods/{pod}", "/pods/{pod}/drain", "/models/{model}/serving"}
-    admin |= {f"/models/{{model}}/labels/{{label}}{after}" for after in ("", "/rollback", "/shadow")}
+    admin |= {f"/models/{{model}}/labels/{{label}}{after}" for after in ("", "/rollback")}
     rollout = "/models/{model}/labels/{label}/rollout"
     admin |= {rollout, *(f"{rollout}/{verb}" for verb in ("promote", "abort", "pause", "resume"))}
     admin |= {"/models/{model}/labels/{label}/protection", "/models/{model}/labels/{label}/approvals"}
