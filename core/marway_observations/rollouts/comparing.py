@@ -28,6 +28,10 @@ _SIDE: Final = """CASE
     WHEN role = 'candidate' AND version = $candidate AND label = $label THEN 'candidate'
     WHEN role = 'shadow' AND version = $candidate THEN 'shadow' END"""
 _KNOWN: Final = "known"
+_SURE: Final = 'v."at" >= d.sure_since AND (d.sure_until IS NULL OR v."at" < d.sure_until)'
+_ANSWERS: Final = f"""
+SELECT d.step, d.share, v.side, count(*) FROM valued v JOIN divisions d ON {_SURE}
+WHERE v.side <> 'shadow' GROUP BY ALL"""
 _DRAW: Final = "(hash(request_id) % 1000003) / 1000003"
 
 
@@ -94,6 +98,7 @@ def _compare(
     if rule.kind == "regression" and scale is None:
         scale = _scale(connection)
     steps: dict[tuple[int, float], dict[str, Counter[int]]] = defaultdict(lambda: defaultdict(Counter))
+    answers: dict[tuple[int, float], dict[str, int]] = defaultdict(dict)
     if rule.kind != "regression" or scale is not None:
         _divisions(connection, divisions)
         loss = _loss(rule, scale)
@@ -102,6 +107,8 @@ def _compare(
             rows += connection.execute(_pairs(loss)).fetchall()
         for step, share, side, value, n in rows:
             steps[step, share][side][int(value)] += n
+        for step, share, side, n in connection.execute(_ANSWERS).fetchall():
+            answers[step, share][f"{side}_answers"] = n
     left_out = connection.execute(
         f"SELECT reason, count(*) FROM valued WHERE reason <> '{_KNOWN}' GROUP BY reason ORDER BY reason"
     ).fetchall()
@@ -114,6 +121,7 @@ def _compare(
                 step=step,
                 share=share,
                 **{side: dict(sorted(counts.items())) for side, counts in found.items()},
+                **answers[step, share],
             )
             for (step, share), found in sorted(steps.items())
         ),
@@ -235,7 +243,7 @@ def _live(loss: str) -> str:
     """Return SQL that counts the losses of answers that callers got, where both versions gave some."""
     return f"""
     SELECT d.step, d.share, v.side, floor({loss} + {_DRAW}), count(*)
-    FROM valued v JOIN divisions d ON v."at" >= d.sure_since AND (d.sure_until IS NULL OR v."at" < d.sure_until)
+    FROM valued v JOIN divisions d ON {_SURE}
     WHERE v.reason = '{_KNOWN}' AND v.side <> 'shadow' AND d.share > 0 AND d.share < 1
     GROUP BY ALL"""
 

@@ -8,6 +8,7 @@ a draw that its request decides, with chances such that the mean is kept.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import sqrt
 from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, Field
@@ -37,6 +38,7 @@ class StepCounts(Frozen):
         pairs: Of requests that the base answered and the candidate got a copy of: how many have which difference of the
             candidate's loss and the base's, in eighths, from -8 (the base alone is wrong) to 8 (the candidate alone).
         base, candidate: Of answers that callers got: how many have which loss, from 0 to 8.
+        base_answers, candidate_answers: How many answers callers got in that time, their truth known or not.
     """
 
     step: Count
@@ -44,6 +46,19 @@ class StepCounts(Frozen):
     pairs: Counts = Field(default_factory=dict)
     base: Counts = Field(default_factory=dict)
     candidate: Counts = Field(default_factory=dict)
+    base_answers: Count = 0
+    candidate_answers: Count = 0
+
+    @property
+    def divided(self) -> bool:
+        """Whether the candidate answered as many as its share says.
+
+        Where no pod has it ready the base answers, and those who asked then were not divided by chance. So few that it
+        is not seen (three standard deviations) are too few to matter beside the uncertainty of the losses.
+        """
+        answers = self.base_answers + self.candidate_answers
+        spread = sqrt(answers * self.share * (1 - self.share))
+        return 0 < self.share < 1 and self.candidate_answers >= answers * self.share - 3 * spread
 
 
 class Comparison(Frozen):

@@ -214,6 +214,17 @@ async def test_what_start_says(run: Run) -> None:
     assert said.out.endswith("follow it with: marway rollout watch intent --label PROD\n")
 
 
+async def test_by_scores(registry: Registry, run: Run) -> None:
+    """A rollout by scores says from which percent on and between which ones, and is started so."""
+    flags = ("--policy", "thompson", "--floor", "5", "--cap", "95", "--steps", "10", "--step-time", "60s")
+    said = await run("start", "intent", "1.1", "--rate", "100", *flags)
+    assert said.code == 0, said.err
+    assert "  starts with 10 % of requests" in said.out
+    assert "between 5 and 95" in said.out
+    traffic = registry.state("intent").traffic["PROD"]
+    assert (traffic.policy, traffic.percent, traffic.floor, traffic.cap) == ("thompson", 10, 5, 95)
+
+
 async def test_usage(run: Run) -> None:
     """What cannot be meant is refused with the flag's name before anything is asked."""
     for flags, says in (

@@ -55,10 +55,13 @@ def test_as_many_wrong_answers_are_not_worse(seed: int) -> None:
 
 def test_callers_answers_count_by_their_chance() -> None:
     """Without copies what callers got decides: half and half, 12 % more wrong answers are found in 2,000."""
-    step = StepCounts(step=0, share=0.5, base={0: 920, 8: 80}, candidate={0: 800, 8: 200})
+    losses = {"base": {0: 920, 8: 80}, "candidate": {0: 800, 8: 200}}
+    step = StepCounts(step=0, share=0.5, **losses, base_answers=3000, candidate_answers=2950)
     verdict = quality(quality_counts(found(step)))
     assert (verdict.verdict, verdict.counts) == ("worse", {"pairs": 0, "base": 1000, "candidate": 1000})
     assert verdict.estimate == pytest.approx(0.12)
+    not_ready = step.model_copy(update={"base_answers": 4000, "candidate_answers": 2000})
+    assert quality(quality_counts(found(not_ready))).verdict == "unclear"  # who asked then was not divided by chance
 
 
 def test_why_there_is_nothing_yet() -> None:

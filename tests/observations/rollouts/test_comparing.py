@@ -57,6 +57,7 @@ def test_pairs_and_answers_to_callers(store: ObjectStore) -> None:
     assert (step.step, step.share) == (0, 0.25)
     assert step.pairs == {-8: 2, 0: 6, 8: 3}
     assert (step.base, step.candidate) == ({0: 8, 8: 3}, {0: 2, 8: 1})
+    assert (step.base_answers, step.candidate_answers) == (11, 3)
     assert found.left_out == {}
 
 
