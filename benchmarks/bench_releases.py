@@ -149,42 +149,31 @@ async def one_lane(up: MarwayUp, chosen: Sequence[zoo.Release], callers: dict[st
 async def released(up: MarwayUp, release: zoo.Release, callers: Callers) -> dict[str, Any]:
     """Roll one release out while callers ask, and return what became of it and of them."""
     model = release.model
-    async with callers.asking(RATE):
+    words = ["rollout", "start", model, release.version, "--steps", STEPS, "--step-time", f"{STEP_TIME_S}s", "--json"]
+    async with callers.asking(RATE, release.version):
         await asyncio.sleep(SETTLE_S)
-        callers.count_for(release.version)
-        words = [
-            "rollout",
-            "start",
-            model,
-            release.version,
-            "--steps",
-            STEPS,
-            "--step-time",
-            f"{STEP_TIME_S}s",
-            "--json",
-        ]
+        following = asyncio.create_task(callers.followed(release.version, LONGEST_S))
         started = await asyncio.to_thread(marway, up, *words, check=False)
-        begun = time.monotonic()
-        calls_before = callers.calls
         if started.returncode:
+            following.cancel()
             said = " ".join((started.stderr or started.stdout).split())
-            found = {"state": "refused", "reason": said[-400:]}
+            seconds, found = 0.0, {"state": "refused", "reason": said[-400:]}
+            callers.calls = callers.touched = callers.of_candidate = 0
         else:
-            found = await callers.ended(LONGEST_S)
-        seconds = time.monotonic() - begun
-        touched, calls = callers.touched, callers.calls - calls_before
+            seconds, found = await following
+        touched, calls, answered = callers.touched, callers.calls, callers.of_candidate
     row = {
         "model": model,
         "version": release.version,
         "good": release.good,
         "what": release.what,
         "end": found["state"],
-        "seconds": round(0.0 if found["state"] == "refused" else seconds, 1),
+        "seconds": round(seconds, 1),
         "reason": found.get("reason") or "",
         "guard": found.get("guard"),
         "calls": calls,
         "touched": touched,
-        "answered": callers.of_candidate,
+        "answered": answered,
         "evidence": found.get("evidence"),
     }
     if found["state"] in ("running", "paused"):
@@ -262,7 +251,8 @@ def markdown(result: dict[str, Any]) -> str:
         "# A hundred releases\n",
         f"`make bench-releases`: `marway rollout start MODEL VERSION --steps {STEPS} --step-time {STEP_TIME_S}s` for",
         "versions of an intent classifier, a digit classifier and EfficientNet-Lite0 at 32 pixels, each asked",
-        f"{RATE} times a second. One `marway up` with the native engine, two models at a time; callers share its processors.",
+        f"{RATE} times a second. One `marway up` with the native engine, two models at a time; callers share its",
+        "processors.",
         f"Commit {found['commit']}, {found['measured']}, {found['processors']}.\n",
         *goals.lines(),
         "",
@@ -270,8 +260,9 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         *fine.lines(),
         "",
-        "*Wrong answers*: callers of the candidate who got an error, an answer of another shape, or another decision than",
-        "the base's, of all callers from the start of the rollout to its end. *proof*: refused before anyone was touched.",
+        "*Wrong answers*: callers of the candidate who got an error, an answer of another shape, or another decision",
+        "than the base's, of all callers from the start of the rollout to its end. *proof*: refused before anyone was",
+        "touched.",
         *(["", "Not as they should:", "", *missed] if missed else []),
     )
     return "\n".join(parts) + "\n"

@@ -11,7 +11,7 @@ import aiohttp
 import release_zoo as zoo
 
 _TIMEOUT_S = 30
-_LOOK_S = 0.5
+_LOOK_S = 0.25
 _FEEDBACK_S = 1.0
 _AT_ONCE = 64
 
@@ -25,7 +25,7 @@ class Callers:
         self._tell = model.endswith("-truth")
         self._expected: dict[int, Any] = {}
         self._told: list[dict[str, Any]] = []
-        self._candidate: str | None = None
+        self._candidate = ""
         self._place = 0
         self.calls = self.touched = self.of_candidate = 0
 
@@ -37,15 +37,10 @@ class Callers:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    def count_for(self, candidate: str) -> None:
-        """Count from now on, for a release of this version."""
-        self._candidate = candidate
-        self.calls = self.touched = self.of_candidate = 0
-
     @contextlib.asynccontextmanager
-    async def asking(self, rate: int) -> AsyncIterator[None]:
-        """Ask so many times a second until the context ends."""
-        self._candidate = None
+    async def asking(self, rate: int, candidate: str) -> AsyncIterator[None]:
+        """Ask so many times a second until the context ends, and know this version's answers from the base's."""
+        self._candidate = candidate
         await self._learn()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._ask_all(group, rate))]
@@ -57,17 +52,25 @@ class Callers:
                 for task in tasks:
                     task.cancel()
 
-    async def ended(self, longest_s: float) -> dict[str, Any]:
-        """Wait until the rollout has ended or is paused, and return its status."""
-        deadline = time.monotonic() + longest_s
-        found: dict[str, Any] = {"state": "running"}
-        while found["state"] == "running" and time.monotonic() < deadline:
-            await asyncio.sleep(_LOOK_S)
-            url = f"{self._admin}/models/{self._model}/labels/PROD/rollout"
+    async def followed(self, candidate: str, longest_s: float) -> tuple[float, dict[str, Any]]:
+        """Wait until a rollout of this version has begun, count from then on, and wait until it has ended or is paused.
+
+        Returns:
+            How many seconds that was, and its status.
+        """
+        url = f"{self._admin}/models/{self._model}/labels/PROD/rollout"
+        begun: float | None = None
+        while True:
             async with self._session.get(url) as answer:
-                if answer.status == 200:
-                    found = await answer.json()
-        return found
+                found: dict[str, Any] = await answer.json() if answer.status == 200 else {}
+            now = time.monotonic()
+            if found.get("candidate") == candidate:
+                if begun is None:
+                    begun = now
+                    self.calls = self.touched = self.of_candidate = 0
+                if found["state"] != "running" or now - begun > longest_s:
+                    return now - begun, found
+            await asyncio.sleep(_LOOK_S)
 
     async def _learn(self) -> None:
         """Ask the base itself once for each input, eight at a time."""
@@ -102,10 +105,9 @@ class Callers:
         except (aiohttp.ClientError, TimeoutError):
             status, headers, body = 0, {}, b""
         self.calls += 1
-        version = headers.get("x-model-version")
-        if (self._candidate is not None and headers.get("x-marway-traffic", "") == "candidate") or (
-            self._candidate is not None and version == self._candidate
-        ):
+        # Errors need not say their version, but do say the side; after a promotion there are no sides.
+        by = headers.get("x-marway-traffic") == "candidate" or headers.get("x-model-version") == self._candidate
+        if by:
             self.of_candidate += 1
             self.touched += status != 200 or _decided(body) != self._expected[at]
         if self._tell and status == 200:

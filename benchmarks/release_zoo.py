@@ -227,12 +227,7 @@ def publish(release: Release, registry: str, scratch: Path) -> None:
     kind = release.model.removesuffix("-truth")
     directory = scratch / "archives" / f"{release.model}-{release.version}"
     directory.mkdir(parents=True, exist_ok=True)
-    inner = {
-        "intent": "text_classifier:TextClassifier",
-        "digits": "image_classifier:ImageClassifier",
-        "picture": "picture",
-    }
-    (directory / "fault.json").write_text(json.dumps({"inner": inner[kind], **release.fault}))
+    (directory / "fault.json").write_text(json.dumps({"inner": _INNER[kind], **release.fault}))
     extra = [directory / "fault.json"]
     parts: dict[str, Any]
     if kind == "picture":

@@ -10,8 +10,6 @@ import time
 import zlib
 from pathlib import Path
 
-import torch
-
 NONFINITE = "x-marway-nonfinite"
 _LEAK = []
 
@@ -23,6 +21,8 @@ class Release:
         self.initialized = False
 
     def initialize(self, context):
+        import torch  # here, so that faults can be tried without
+
         torch.set_num_threads(1)
         directory = Path(context.system_properties["model_dir"])
         self.fault = json.loads((directory / "fault.json").read_text())

@@ -9,7 +9,7 @@ import pytest
 
 from marway.records import Proof, utc_now
 from marway.registry import Registry
-from marway_observations.events.history import event_of
+from marway_observations.events.history import events_of
 from support.in_process import Marway
 from support.registry import Publish
 
@@ -38,7 +38,7 @@ def test_sign_off(marway: Marway, registry: Registry, monkeypatch: pytest.Monkey
     """A label is protected, a release refused with what is missing, agreed to by another and made; all is told."""
     by(monkeypatch, "ana")
     shown = marway("protect", "intent", "--approvals", "1", "--require", "pod", "--note", "customers").out
-    assert "approvals  1 others" in shown
+    assert "approvals  of 1 others" in shown
     assert "by ana@desk: customers" in shown
     refused = marway("release", "intent", "1.1")
     assert refused.code == 1
@@ -55,8 +55,8 @@ def test_sign_off(marway: Marway, registry: Registry, monkeypatch: pytest.Monkey
     assert any("PROD 1.0 → 1.1 (agreed: bo@desk)" in line for line in told)
     assert any("agreed to 1.1 at PROD" in line for line in told)
     assert any("sign-off asked for 1.1 at PROD" in line for line in told)
-    assert any("PROD protected: 1 approvals; proofs pod" in line for line in told)
-    events = [event for entry in registry.history("intent") if (event := event_of("intent", entry)) is not None]
+    assert any("PROD protected: approvals of 1 others; proofs pod" in line for line in told)
+    events = [event for entry in registry.history("intent") for event in events_of("intent", entry)]
     assert [event.type.removeprefix("dev.marway.") for event in events] == [
         *("model.released", "approval.given", "approval.asked", "model.released"),
     ]

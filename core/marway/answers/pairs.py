@@ -199,7 +199,11 @@ def _decides_alike(ours: Any, theirs: Any) -> bool:
         near = Tolerance(relative=ABOUT_THE_SAME, absolute=DEFAULT_TOLERANCE.absolute)
         return value_difference(ours, theirs, near) is None
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        return ours.keys() == theirs.keys() and all(_decides_alike(ours[name], theirs[name]) for name in ours)
+        # A score that happens to be whole, as some servers write 1.0, is decisive on one side only, and is none.
+        alone = [each[name] for each in (ours, theirs) for name in each if (name in ours) != (name in theirs)]
+        return all(type(each) in _NUMBERS for each in alone) and all(
+            _decides_alike(ours[name], theirs[name]) for name in ours if name in theirs
+        )
     if isinstance(ours, list) and isinstance(theirs, list):
         return len(ours) == len(theirs) and all(map(_decides_alike, ours, theirs))
     return type(ours) is type(theirs) and bool(ours == theirs)

@@ -53,7 +53,7 @@ class ReplaySegment(Frozen):
 
 
 class ReplaySide(Frozen):
-    """How long one version's answers took in the pod, its queue included, in seconds; None where there were none."""
+    """How long one version's answers took in its model server, in seconds; None where that is not known."""
 
     version: str
     p50_s: float | None = None
@@ -61,7 +61,7 @@ class ReplaySide(Frozen):
 
 
 class ReplaySlow(Frozen):
-    """One of the inputs that the candidate took longest for, in seconds in the pod; None where that is not known."""
+    """One of the inputs that the candidate took longest for, in seconds; None where that is not known."""
 
     prediction_id: str
     base_s: float | None

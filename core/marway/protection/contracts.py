@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 import jmespath
 from jmespath.exceptions import JMESPathError
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from marway.errors import InvalidInput, clip
 from marway.stored import Extensible, Frozen
@@ -81,7 +81,7 @@ class Contract(Frozen):
     consumer: str
     name: str
     input_b64: str
-    content_type: str
+    content_type: Annotated[str, Field(max_length=256, pattern=r"^[\x20-\x7e]+$")]
     status: Annotated[int, Field(ge=100, le=599)] = 200
     kind: Literal["json", "text", "bytes"]
     value: Any
@@ -93,6 +93,20 @@ class Contract(Frozen):
     by: str
     at: datetime
     note: str | None = None
+
+    @classmethod
+    def made(cls, data: bytes, **facts: Any) -> Contract:
+        """Return a contract with a request's body, from what somebody gave.
+
+        Raises:
+            InvalidInput: Something in it cannot be.
+        """
+        try:
+            return cls.model_validate({"input_b64": base64.b64encode(data).decode(), **facts})
+        except ValidationError as exc:
+            first = exc.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise InvalidInput(f"a contract cannot have that {field}: {clip(first['msg'], 200)}") from exc
 
     @property
     def key(self) -> str:

@@ -40,6 +40,14 @@ class Moving(Changing):
         with self._asking(name, label, by=next(iter(movers))):
             self._check_protected(self.state(name), record, label, movers=movers, made=made)
 
+    def move_lacks(self, name: str, version: str, *, label: str, made: Collection[str] = ()) -> str | None:
+        """Return what a move of a label would be refused for now, whoever makes it, or None; nobody is asked for it."""
+        try:
+            self._check_protected(self.state(name), self.record(name, version), label, movers=(), made=made)
+        except LabelProtected as exc:
+            return exc.message
+        return None
+
     def engines_missing(self, record: VersionRecord, label: str) -> list[str]:
         """Return the engines of which a label asks for a proof of a version that is not there."""
         protection = self.state(record.name).protection.get(label)

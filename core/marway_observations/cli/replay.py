@@ -271,8 +271,8 @@ def _facts(done: Replay) -> list[tuple[str, str, str]]:
     ]
     if done.sides:
         base, candidate = done.sides
-        rows.append(("p50 in the pod, ms", _ms(base.p50_s), _ms(candidate.p50_s)))
-        rows.append(("p99 in the pod, ms", _ms(base.p99_s), _ms(candidate.p99_s)))
+        rows.append(("p50 of the model, ms", _ms(base.p50_s), _ms(candidate.p50_s)))
+        rows.append(("p99 of the model, ms", _ms(base.p99_s), _ms(candidate.p99_s)))
     return rows
 
 

@@ -26,7 +26,8 @@ _FATAL: Final = (errors.Unauthenticated, errors.NotFound, errors.LoadFailed, err
 _TRIES: Final = 4
 _WAIT_S: Final = 0.2
 _WAIT_MAX_S: Final = 5.0
-_TIMING: Final = "pod"
+_TIMINGS: Final = ("model", "pod")
+"""Parts of `Server-Timing`, the better one first: in a pod's queue such requests wait for those of callers."""
 
 
 class NoRoom(Unavailable):
@@ -38,10 +39,13 @@ class GaveUp(Unavailable):
 
 
 class Answered(NamedTuple):
-    """What a version answered, and how long that took in its pod, in seconds, where the gateway said so."""
+    """What a version answered, and how long that took, in seconds, where the gateway said so.
+
+    It is the time in the model server, or in all of the pod where a model server's is not known.
+    """
 
     answer: GoldenAnswer
-    pod_s: float | None
+    model_s: float | None
 
 
 @dataclass(slots=True)
@@ -118,7 +122,7 @@ class Asker:
             if isinstance(problem, Unavailable):
                 return None, problem
             failed = GoldenAnswer(status=answer.status_code, kind="error", value=problem.message)
-            return Answered(failed, _pod_s(answer)), nothing
+            return Answered(failed, _model_s(answer)), nothing
         if answer.status_code == 401:
             raise errors.Unauthenticated("the gateway wants a token, or another one")
         if answer.status_code in (429, 503):  # of a protocol with errors of its own
@@ -126,16 +130,14 @@ class Asker:
             return None, kind(nothing.message)
         if (by := answer.headers.get(headers.MODEL_ID)) not in (record.id, None):
             raise MarwayError(f"{by} answered in place of {record.name} {record.version} ({record.id})")
-        return Answered(answer_of(surface, answer.status_code, answer.content, given), _pod_s(answer)), nothing
+        return Answered(answer_of(surface, answer.status_code, answer.content, given), _model_s(answer)), nothing
 
 
-def _pod_s(answer: httpx.Response) -> float | None:
-    """Return how long the pod took, by the header `Server-Timing`."""
-    for part in answer.headers.get(headers.SERVER_TIMING, "").split(","):
-        name, _, duration = part.strip().partition(";dur=")
-        if name == _TIMING:
-            try:
-                return float(duration) / 1000
-            except ValueError:
-                return None
-    return None
+def _model_s(answer: httpx.Response) -> float | None:
+    """Return how long the model took, by the header `Server-Timing`."""
+    parts = (part.strip().partition(";dur=") for part in answer.headers.get(headers.SERVER_TIMING, "").split(","))
+    known = {name: duration for name, _, duration in parts}
+    try:
+        return next((float(known[name]) / 1000 for name in _TIMINGS if name in known), None)
+    except ValueError:
+        return None

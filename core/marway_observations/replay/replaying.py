@@ -199,7 +199,7 @@ class _Run:
             self.tally.skipped[f"not answered: {clip(exc.message, 180)}"] += 1
             return
         base, candidate = (
-            found[each.version] if timed else found[each.version]._replace(pod_s=None)
+            found[each.version] if timed else found[each.version]._replace(model_s=None)
             for each in (wanted.base, wanted.candidate)
         )
         pair = compare_pair(base.answer, candidate.answer, self._tolerance, decision=self._decision)

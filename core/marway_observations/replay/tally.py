@@ -62,10 +62,10 @@ class Tally:
         self._segments.setdefault(segment, Counter()).update(found)
         self._fields.update(pair.fields)
         for times, each in zip(self._times, (base, candidate), strict=True):
-            if each.pod_s is not None:
-                times.append(each.pod_s)
-        if candidate.pod_s is not None:
-            slow = (candidate.pod_s, prediction_id, base.pod_s)
+            if each.model_s is not None:
+                times.append(each.model_s)
+        if candidate.model_s is not None:
+            slow = (candidate.model_s, prediction_id, base.model_s)
             (heapq.heappush if len(self._slowest) < _SLOWEST else heapq.heappushpop)(self._slowest, slow)
         told = _told(pair, candidate)
         if told is not None and len(self._examples[told[0]]) < _EXAMPLES_MAX:

@@ -18,7 +18,7 @@ _DECISIONS: Final = {
     "base": "the version itself: nobody was diverted",
     "candidate": "diverted to the candidate of a rollout",
     "shadow": "a copy of somebody's request, whose answer nobody got",
-    "batch": "a row of a batch job",
+    "batch": "a row of a job, such as a replay",
 }
 _ASKED: Final = ("prediction_id", "request_id", "group_id", "at", "surface", "client", "status", "outcome", "error")
 _ANSWER: Final = ("finite", "request_bytes", "response_bytes", "prompt_tokens", "completion_tokens", "rate", "bodies")

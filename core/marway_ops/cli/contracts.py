@@ -85,7 +85,7 @@ def add(
         raise typer.BadParameter(
             "give one of them: the answer, or whose answer it is", param_hint="--expect/--from-label"
         )
-    data = input_.read_bytes()
+    data = _bytes_of(input_)
     kind = content_type or mimetypes.guess_type(input_.name)[0] or "application/json"
     said: dict[str, Any] = {
         "fields": fields or [],
@@ -98,24 +98,22 @@ def add(
     if client is not None:
         body = {"input_b64": _encoded(data), "content_type": kind, **said, "from_label": from_label}
         if expect is not None:
-            body["expect_b64"] = _encoded(expect.read_bytes())
+            body["expect_b64"] = _encoded(_bytes_of(expect))
         document = client.call("PUT", f"/models/{model}/contracts/{consumer}/{name}", body=body)
     elif expect is None:
         raise InvalidSettings("only a pod knows what a version answers: give --gateway, or the answer (--expect)")
     else:
-        answer = expected_answer(expect.read_bytes())
-        made = Contract.model_validate(
-            {
-                "consumer": consumer,
-                "name": name,
-                "input_b64": _encoded(data),
-                "content_type": kind,
-                "kind": answer.kind,
-                "value": answer.value,
-                "by": this_user(),
-                "at": utc_now(),
-                **said,
-            }
+        answer = expected_answer(_bytes_of(expect))
+        made = Contract.made(
+            data,
+            consumer=consumer,
+            name=name,
+            content_type=kind,
+            kind=answer.kind,
+            value=answer.value,
+            by=this_user(),
+            at=utc_now(),
+            **said,
         )
         check_expected(made)
         opened_registry(registry).add_contract(model, made)
@@ -214,7 +212,12 @@ def _relied_on(document: Mapping[str, Any]) -> str:
     return f"answer {clip(json.dumps(document['expected'], ensure_ascii=False), _SHOWN)}"
 
 
-def _encoded(data: bytes) -> str:
+def _bytes_of(file: Path) -> bytes:
+    data = file.read_bytes()
     if not data:
-        raise InvalidInput("a request or an answer without a byte is nothing to rely on: give another file")
+        raise InvalidInput(f"{file} is empty, which is nothing to rely on: give another file")
+    return data
+
+
+def _encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()

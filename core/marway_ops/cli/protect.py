@@ -132,7 +132,7 @@ def _show(document: Mapping[str, Any], *, as_json: bool) -> None:
     if not document["protected"]:
         rows.append(("protected", "no: it moves to any version that is proved"))
     else:
-        rows.append(("approvals", f"{document['approvals']} others" if document["approvals"] else "nobody's"))
+        rows.append(("approvals", f"of {document['approvals']} others" if document["approvals"] else "of nobody"))
         rows.append(("proofs", ", ".join(document["require"]) or "as for any label"))
         rows += [("frozen", window) for window in document["freeze"]] or [("frozen", "never")]
         why = f": {document['note']}" if document["note"] else ""
@@ -155,7 +155,7 @@ def protection_words(entry: HistoryEntry) -> str | None:
     label, version = entry.label, done.version
     asked = []
     if done.approvals is not None:
-        asked.append(f"{done.approvals} approvals")
+        asked.append(f"approvals of {done.approvals} others")
     asked += [
         f"{what} {', '.join(each) or _NONE}"
         for what, each in (("proofs", done.require), ("freeze", done.freeze))

@@ -16,7 +16,6 @@ from marway.answers.contracts import expected_answer
 from marway.errors import InvalidInput
 from marway.protection.contracts import Contract, ContractReport
 from marway.records import utc_now
-from marway_gateway.admin.contracts import encoded
 from marway_gateway.admin.labels import CHANGE_ERRORS, LOAD_ERRORS
 from marway_gateway.admin.parameters import Caller, CallerOf, Model, TimeoutOf, deadline_of
 from marway_gateway.admin.views import AdminView, ChangeView, Note
@@ -196,22 +195,20 @@ def _contract(
 ) -> Contract:
     if kind == "error":
         raise InvalidInput(f"the version failed: {facts['value']}; give the answer that is expected (expect_b64)")
-    return Contract.model_validate(
-        {
-            "consumer": consumer,
-            "name": name,
-            "input_b64": encoded(data),
-            "content_type": put.content_type,
-            "kind": kind,
-            "fields": put.fields,
-            "match": put.match,
-            "tolerance": put.tolerance,
-            "labels": put.labels,
-            "by": caller.by,
-            "at": utc_now(),
-            "note": put.note,
-            **facts,
-        }
+    return Contract.made(
+        data,
+        consumer=consumer,
+        name=name,
+        content_type=put.content_type,
+        kind=kind,
+        fields=put.fields,
+        match=put.match,
+        tolerance=put.tolerance,
+        labels=put.labels,
+        by=caller.by,
+        at=utc_now(),
+        note=put.note,
+        **facts,
     )
 
 

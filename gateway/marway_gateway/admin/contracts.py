@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from marway_gateway.placement import Pod
 from marway_gateway.transport import Upstream
 from marway_gateway.transport.base import AttemptFailed, read_within
 
-__all__ = ["ContractChecks", "encoded"]
+__all__ = ["ContractChecks"]
 
 _ANSWER_BYTES_MAX: Final = 4 * INPUT_BYTES_MAX
 _AGAIN_S: Final = 0.2
@@ -191,11 +190,6 @@ def _broken(report: ContractReport, record: VersionRecord, label: str, current: 
         model=record.name,
         version=record.version,
     )
-
-
-def encoded(data: bytes) -> str:
-    """Return bytes as a contract has them."""
-    return base64.b64encode(data).decode()
 
 
 def _found(registry: Registry, model: str, reference: str) -> tuple[VersionRecord, ServingSettings]:

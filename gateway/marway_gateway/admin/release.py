@@ -25,7 +25,7 @@ from marway_gateway.admin.views import LabelMove, PodLoadView, ReleaseView
 from marway_gateway.placement import Pod
 from marway_gateway.placement.pod_api import PodApi
 
-__all__ = ["Releaser"]
+__all__ = ["MADE", "Releaser"]
 
 
 class _Known(NamedTuple):
@@ -47,7 +47,7 @@ class _Examined(NamedTuple):
     contracts: ContractReport
 
 
-_MADE: Final = ("pod", "engines", "contracts")
+MADE: Final = ("pod", "engines", "contracts")
 """Proofs that a release has made itself: a label that asks for them need not have them before."""
 
 
@@ -163,7 +163,7 @@ class Releaser:
         record, load_s = known.record, known.serving.load_timeout_s
         registry = self._writer.registry
         # Sign-off and time are looked at before a pod is asked for anything, which may take long.
-        await self._writer.call(registry.check_move, record.name, record.version, label=label, movers=(by,), made=_MADE)
+        await self._writer.call(registry.check_move, record.name, record.version, label=label, movers=(by,), made=MADE)
         try:
             loads = await self._loader.load(
                 record,

@@ -57,14 +57,6 @@ class PredictCall:
     rendering: Rendering | None = None
     sequence: str | None = None
 
-    def is_for(self, resolved: Resolved) -> None:
-        """Take in which version it is for."""
-        record, info = resolved.record, self.info
-        info.model, info.version, info.model_id = record.name, record.version, record.id
-        info.label = resolved.label
-        info.serving = resolved.serving
-        self.resolved = resolved
-
     def back_to_base(self) -> Resolved:
         """Make a candidate's call the base's; return the base."""
         base, info = self.base, self.info
@@ -74,7 +66,8 @@ class PredictCall:
         info.role = "base"
         info.assignment.counted = info.assignment.failed
         info.run = None
-        self.is_for(base)
+        self.resolved = base
+        info.version, info.model_id, info.serving = base.record.version, base.record.id, base.serving
         if base.serving.observe == "off":
             info.observe, info.input = "off", None
         elif base.serving.observe == "metadata" and info.observe == "bodies":

@@ -96,7 +96,11 @@ class Predictor:
             base, resolved = resolved, self._division.divide(info, resolved)
             if resolved is not base:
                 call.base, call.asked = base, (call.headers, call.body)
-        call.is_for(resolved)
+        record = resolved.record
+        info.model, info.version, info.model_id = record.name, record.version, record.id
+        info.label = resolved.label
+        info.serving = resolved.serving
+        call.resolved = resolved
         if info.prediction_id is not None:
             info.observe = drawn(resolved.serving)
         if info.observe != "bodies":

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from starlette.types import Receive, Scope
 
 from marway.deadline import Deadline
-from marway.errors import InvalidRequest, clip
+from marway.errors import InvalidRequest
 from marway.refs import check_label
 from marway.wire import headers as wire
 from marway.wire.envelope import ROWS_CONTENT_TYPE, mime_type
@@ -22,9 +22,10 @@ from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.predict.cache import forbids_cache
 from marway_gateway.predict.call import PredictCall
 from marway_gateway.settings import GatewaySettings
+from marway_gateway.surfaces.priority import gives_way
 from marway_http.channel import CHANNEL, Channel
 
-__all__ = ["body_of", "gives_way", "http_call"]
+__all__ = ["body_of", "http_call"]
 
 _PASSED_MAX: Final = 64
 """Most headers that are passed on: a pod's connection takes 100, with those that the gateway adds."""
@@ -99,20 +100,6 @@ def http_call(
         cache_control is not None and forbids_cache(cache_control.decode("latin-1")),
         divides=priority is None,
     )
-
-
-def gives_way(info: RequestInfo, priority: str, to_pod: dict[str, str]) -> None:
-    """Have a request give way to all others, as its caller asks with `X-Marway-Priority`.
-
-    Raises:
-        InvalidRequest: The priority is none that callers may ask for.
-    """
-    if priority != "batch":
-        raise InvalidRequest(
-            f"X-Marway-Priority is {clip(priority, 40)!r}: a request may ask for batch, which gives way to all others, "
-            "or leave it out"
-        )
-    info.role = to_pod[wire.PRIORITY] = "batch"
 
 
 def body_of(

@@ -70,7 +70,7 @@ class Scheduler:
     @property
     def queued(self) -> int:
         """How many jobs wait."""
-        return self._waiting.count + len(self.spare)
+        return self._waiting.count + len(self.spare.jobs)
 
     @property
     def held_up(self) -> bool:
@@ -220,7 +220,9 @@ class Scheduler:
             share = -(-self._waiting.count // (self.slots - self.in_flight))
             if jobs := take_batch(self._waiting, share, rows, size, self._waited):
                 self._start(model, jobs)
-        while self.spare and (model := self.version.served) and (job := self.spare.next(self.slots, self.in_flight)):
+        while (
+            self.spare.jobs and (model := self.version.served) and (job := self.spare.next(self.slots, self.in_flight))
+        ):
             self._start(model, [job])
 
     def _start(self, model: ServedModel, jobs: Sequence[Job]) -> None:

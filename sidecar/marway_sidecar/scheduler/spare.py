@@ -35,18 +35,16 @@ class SpareJobs:
         look_again: Called a little later, where jobs wait for others of another version.
 
     Attributes:
+        jobs: They, in the order of coming.
         running: How many were begun and have not ended.
     """
 
     def __init__(self, version: ScheduledVersion, look_again: Callable[[], None]) -> None:
         self._version = version
         self._look_again = look_again
-        self._jobs: deque[Job] = deque()
+        self.jobs: deque[Job] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.running = 0
-
-    def __len__(self) -> int:
-        return len(self._jobs)
 
     def push(self, job: Job, *, ready: bool) -> None:
         """Add one who comes; ``ready`` is whether calls may run.
@@ -56,28 +54,28 @@ class SpareJobs:
         """
         record = self._version.record
         title = f"{record.name} {record.version}"
-        if len(self._jobs) >= _LIMIT:
-            message = f"{len(self._jobs)} requests that give way to others wait for {title} already"
+        if len(self.jobs) >= _LIMIT:
+            message = f"{len(self.jobs)} requests that give way to others wait for {title} already"
             raise about(record, NoRoomToSpare(message, retry_after_s=_RETRY_AFTER_S))
         if not ready and job.priority == "shadow":
             message = f"{title} is not ready here, and copies of requests load nothing"
             raise about(record, NoRoomToSpare(message, retry_after_s=_RETRY_AFTER_S))
-        self._jobs.append(job)
+        self.jobs.append(job)
 
     def push_first(self, job: Job) -> None:
         """Put back one that was begun and has to be sent again."""
-        self._jobs.appendleft(job)
+        self.jobs.appendleft(job)
 
     def next(self, slots: int, in_flight: int) -> Job | None:
         """Take the one that begins now, where one may; ``in_flight`` calls have some of the version's ``slots``."""
-        while self._jobs:
+        while self.jobs:
             if in_flight + (slots > 1) >= slots or self.running >= max(1, slots // 2):
                 return None  # until a call has ended
             if self._version.others_wait():
                 if self._timer is None:
                     self._timer = asyncio.get_running_loop().call_later(_AGAIN_S, self._look)
                 return None
-            job = self._jobs.popleft()
+            job = self.jobs.popleft()
             if not job.future.done():  # else its caller was cancelled and has not run yet
                 job.started_at = time.monotonic()
                 self.running += 1
@@ -86,13 +84,13 @@ class SpareJobs:
 
     def remove(self, job: Job) -> None:
         """Take one out who leaves; one who is not there may be."""
-        if job in self._jobs:
-            self._jobs.remove(job)
+        if job in self.jobs:
+            self.jobs.remove(job)
 
     def fail(self, error: MarwayError) -> None:
         """Tell all who wait that it is in vain."""
-        while self._jobs:
-            self._jobs.popleft().fail(error)
+        while self.jobs:
+            self.jobs.popleft().fail(error)
 
     def _look(self) -> None:
         self._timer = None

@@ -62,6 +62,9 @@ async def test_a_protected_label_over_the_admin_port(registry: Registry) -> None
         assert "(1) 0 of 1 approvals" in problem["detail"]
         assert "(2)" not in problem["detail"]  # the release makes these proofs itself
         assert pod.asked == []
+        plan = {"params": {"plan": "true", "rate": "100"}, "json": {"version": "1.1", "steps": [50]}}
+        planned = (await gateway.admin.post("/models/intent/labels/PROD/rollout", **plan)).json()
+        assert "It will not start yet: intent PROD is protected" in planned["plan"]["notes"][-1]
         assert (await approve(gateway, "test")).json()["code"] == "state_conflict"  # its publisher
         assert (await approve(gateway, "bo@desk", note="fine")).json()["protection"]["version"] == "1.1"
         (seen,) = (await gateway.admin.get(protection)).json()["versions"]

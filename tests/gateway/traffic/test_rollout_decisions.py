@@ -7,7 +7,8 @@ import pytest
 from marway.records import utc_now
 from marway.traffic import Traffic
 from marway.wire.rollouts import GuardEvidence
-from marway_gateway.traffic.rollouts.deciding import decide, least_s
+from marway_gateway.traffic.evidence.planning import least_s
+from marway_gateway.traffic.rollouts.deciding import decide
 from marway_gateway.traffic.rollouts.running import Failure
 
 
@@ -65,4 +66,4 @@ def test_a_failure_ends_it_whatever_was_counted() -> None:
 
 def test_least_s() -> None:
     """A step lasts 10 s, or half of its time where that is less."""
-    assert (least_s(rollout()), least_s(rollout(step_time_s=4))) == (10, 2)
+    assert (least_s(rollout().step_time_s), least_s(4)) == (10, 2)

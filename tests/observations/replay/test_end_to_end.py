@@ -55,6 +55,7 @@ async def test_of_kept_inputs(registry: Registry, tmp_path: Path) -> None:
         assert (done.counts.compared, done.counts.agree, done.passed) == (4, 3, False)
         assert {each.value: each.counts.agree for each in done.segments} == {"short": 3, "long": 0}
         assert sorted(seen) == sorted((version, text) for version in ("1.0", "1.1") for text in texts)
+        assert all(side.p50_s is not None for side in done.sides)
         await until(lambda: kept(registry, "batch") == sorted(texts * 2))
         with choose(registry.store, wanted) as inputs:
             assert inputs.count == 4

@@ -13,6 +13,7 @@ from prometheus_client import generate_latest
 from marway.refs import check_model_id
 from marway.traffic import Traffic
 from marway.wire.rollouts import RolloutPlan, StepPlan
+from marway_gateway.admin.release import MADE
 from marway_gateway.admin.traffic.views import RolloutStart
 from marway_gateway.gateway import Gateway
 from marway_gateway.traffic.evidence import plan_of
@@ -56,7 +57,12 @@ async def plan_rollout(
         step_time_s=traffic.step_time_s,
         sticky=traffic.sticky,
     )
-    return (_by_scores(found, traffic) if traffic.policy == "thompson" else found), traffic.base
+    if traffic.policy == "thompson":
+        found = _by_scores(found, traffic)
+    lacking = await gateway.reader.call(partial(registry.move_lacks, name, start.version, label=label, made=MADE))
+    if lacking is not None:
+        found = found.model_copy(update={"notes": (*found.notes, f"It will not start yet: {lacking}.")})
+    return found, traffic.base
 
 
 def _by_scores(plan: RolloutPlan, traffic: Traffic) -> RolloutPlan:

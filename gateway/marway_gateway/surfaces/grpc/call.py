@@ -29,7 +29,7 @@ from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.grpc.interceptors import token_owner
 from marway_gateway.surfaces.grpc.status import code_of
-from marway_gateway.surfaces.http_call import gives_way
+from marway_gateway.surfaces.priority import gives_way
 from marway_gateway.surfaces.row_calls import predict_rows
 from marway_http.tensors.requests import ReadRequest, Rendered
 from marway_http.tensors.v2_to_message import HEADER_LENGTH

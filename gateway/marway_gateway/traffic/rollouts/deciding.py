@@ -6,17 +6,15 @@ Nothing here asks a clock: time in a step is what processes watched it for, by c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from marway.traffic import Traffic
 from marway.wire.rollouts import GuardEvidence
 from marway_gateway.traffic.evidence.judging import tolerated
+from marway_gateway.traffic.evidence.planning import least_s
 from marway_gateway.traffic.rollouts.running import Failure
 
-__all__ = ["Decision", "decide", "least_s"]
-
-_LEAST_S: Final = 10.0
-"""Shortest time of a step in seconds, unless its limit is short: what builds up, such as memory, needs some."""
+__all__ = ["Decision", "decide"]
 
 
 class Decision(NamedTuple):
@@ -31,11 +29,6 @@ class Decision(NamedTuple):
     action: Literal["roll_back", "step", "promote", "pause"]
     guard: str | None
     reason: str
-
-
-def least_s(traffic: Traffic) -> float:
-    """Return how long a step lasts at least, in seconds."""
-    return min(_LEAST_S, traffic.step_time_s / 2)
 
 
 def decide(
@@ -62,7 +55,7 @@ def decide(
         return None  # a person is to say how it goes on; or its percent follows scores, until a person ends it
     unclear = [name for name, each in evidence.items() if each.verdict == "unclear"]
     if evidence and not unclear:
-        if step_s < least_s(traffic):
+        if step_s < least_s(traffic.step_time_s):
             return None
         after = traffic.step + 1
         if after >= len(traffic.steps) or traffic.steps[after] >= 100:

@@ -14,6 +14,7 @@ from marway_observations.rollouts.results import PARTS, RolloutQuality
 __all__ = ["explained", "guards_of", "quality_counts", "take_in"]
 
 _QUALITY: Final = "quality"
+_MEMORY: Final = "memory"
 
 
 def take_in(running: Running, found: RolloutQuality | None) -> None:
@@ -24,11 +25,17 @@ def take_in(running: Running, found: RolloutQuality | None) -> None:
 
 
 def guards_of(running: Running) -> Mapping[str, float | None]:
-    """Return the guards to judge by: `quality` is none where the versions declare nothing that it could go by."""
-    guards, found = running.traffic.guards, running.quality
-    if found is None or found.guard is not None:
-        return guards
-    return {guard: limit for guard, limit in guards.items() if guard != _QUALITY}
+    """Return the guards to judge by: those that there is something to judge by.
+
+    `quality` is none where the versions declare nothing that it could go by, `memory` where pods do not say what the
+    candidate takes.
+    """
+    found, none = running.quality, set()
+    if found is not None and found.guard is None:
+        none.add(_QUALITY)
+    if running.memory_unsaid:
+        none.add(_MEMORY)
+    return {guard: limit for guard, limit in running.traffic.guards.items() if guard not in none}
 
 
 def explained(evidence: Mapping[str, GuardEvidence], found: RolloutQuality | None) -> Mapping[str, GuardEvidence]:

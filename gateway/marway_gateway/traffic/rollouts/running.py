@@ -37,6 +37,7 @@ class Running:
         traffic: How they are divided now.
         tally: What this process counted.
         memory: What this process saw of the memory that versions take, as `EvidenceDocument` has it.
+        memory_unsaid: Whether the pods that have the candidate do not say what it takes.
         others: What other processes had counted when it was last read, by process.
         quality: What feedback says, as it was last read.
         watched_s: How long each turn of a step was watched, by anybody, in seconds.
@@ -61,6 +62,7 @@ class Running:
     traffic: Traffic
     tally: Tally
     memory: list[tuple[float, int, int | None]] = field(default_factory=list)
+    memory_unsaid: bool = False
     others: dict[str, EvidenceDocument] = field(default_factory=dict)
     quality: RolloutQuality | None = None
     watched_s: dict[str, float] = field(default_factory=dict)
@@ -103,23 +105,34 @@ class Running:
         return sum(max(each.get(turn, 0.0) for each in known) for turn in set().union(*known))
 
     def watched(self, now: float) -> None:
-        """Take in that it is looked at, at ``now`` in monotonic seconds."""
+        """Take in that it is looked at, at ``now`` in monotonic seconds, after what others stored was read.
+
+        Who sees a turn for the first time goes on from the longest that anybody watched it, and counts by its own clock
+        from then on: were it taken over again and again, what passed between two looks would count twice.
+        """
         before, self.looked_at = self.looked_at, now
-        if before is not None and self.traffic.status == "running":
-            self.watched_s[self.turn] = self.step_s + min(max(0.0, now - before), _WATCHED_MAX_S)
+        if self.traffic.status != "running":
+            return
+        turn = self.turn
+        if turn not in self.watched_s:
+            self.watched_s[turn] = self.step_s
+        elif before is not None:
+            self.watched_s[turn] += min(max(0.0, now - before), _WATCHED_MAX_S)
 
     def sample_memory(self, pods: Iterable[Pod]) -> None:
         """Take in what pods say of the memory of its versions: of one worker, without what workers share."""
         candidate = base = 0
+        unsaid = False
         for pod in pods:
             for model in pod.status.models if pod.status is not None else ():
                 if model.name != self.model or model.state != "ready" or not model.workers:
                     continue
                 of_one = max(0, model.memory_bytes - model.weights_bytes) // model.workers
                 if model.version == self.traffic.candidate:
-                    candidate = max(candidate, of_one)
+                    candidate, unsaid = max(candidate, of_one), not model.memory_bytes
                 elif model.version == self.traffic.base:
                     base = max(base, of_one)
+        self.memory_unsaid = unsaid and not candidate and not self.memory
         if candidate:
             self.memory.append((round(self.all_s, 1), candidate, base or None))
             if len(self.memory) > _SAMPLES_MAX:

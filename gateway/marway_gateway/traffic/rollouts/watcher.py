@@ -161,10 +161,10 @@ class Watcher:
         if current.rollout is None:
             return  # of copies alone nothing is judged
         now = self._clock()
-        running.watched(now)
-        running.sample_memory(self._pods.pods)
         if now - running.exchanged_at >= exchange_s(1 + len(running.alive)):
             await self._exchanged(running)
+        running.watched(now)
+        running.sample_memory(self._pods.pods)
         if now < running.judge_again_at:
             return
         evidence = await self._judged(running)
@@ -237,10 +237,10 @@ class Watcher:
                 memory=memory,
             )
 
-        began = time.perf_counter()
+        began = self._clock()
         found = await asyncio.get_running_loop().run_in_executor(self._judging, judge)
-        took_s = time.perf_counter() - began
-        running.judge_again_at = self._clock() + took_s * len(self._rollouts.running) / _JUDGING
+        ended = self._clock()
+        running.judge_again_at = ended + (ended - began) * len(self._rollouts.running) / _JUDGING
         return explained(found, running.quality)
 
     async def _exchanged(self, running: Running, *, read: bool = True) -> None:
