@@ -44,7 +44,7 @@ CHANGES = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=2000, help="simulated rollouts a row (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=1000, help="simulated rollouts a row (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
     add_output(parser)
     args = parser.parse_args()

@@ -34,7 +34,7 @@ STEPS, STEP_TIME_S = "1,25,100", 60
 RATE = 100
 LONGEST_S = 200
 SETTLE_S = 3.0
-LANES = (("intent", "intent-truth"), ("digits", "digits-truth", "picture"))
+LANES = (("intent", "intent-truth", "digits-truth"), ("digits", "picture"))
 STOPPED = ("rolled_back", "refused", "paused")
 
 

@@ -149,6 +149,7 @@ def test_paths(tmp_path: Path) -> None:
     admin = {"/pods", "/pods/{pod}", "/pods/{pod}/drain", "/models/{model}/serving"}
     admin |= {f"/models/{{model}}/labels/{{label}}{after}" for after in ("", "/rollback")}
     rollout = "/models/{model}/labels/{label}/rollout"
+    admin |= {"/models/{model}/labels/{label}/shadow"}
     admin |= {rollout, *(f"{rollout}/{verb}" for verb in ("promote", "abort", "pause", "resume"))}
     admin |= {"/models/{model}/labels/{label}/protection", "/models/{model}/labels/{label}/approvals"}
     admin |= {"/models/{model}/contracts", "/models/{model}/contracts/{consumer}/{name}"}

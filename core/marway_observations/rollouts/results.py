@@ -51,14 +51,15 @@ class StepCounts(Frozen):
 
     @property
     def divided(self) -> bool:
-        """Whether the candidate answered as many as its share says.
+        """Whether there are as many answers of the candidate as its share says.
 
-        Where no pod has it ready the base answers, and those who asked then were not divided by chance. So few that it
-        is not seen (three standard deviations) are too few to matter beside the uncertainty of the losses.
+        Where no pod has it ready the base answers, and those who asked then were not divided by chance; and of two
+        versions with different `observe_rate` other parts are kept. So few that it is not seen (three standard
+        deviations) are too few to matter beside the uncertainty of the losses.
         """
         answers = self.base_answers + self.candidate_answers
         spread = sqrt(answers * self.share * (1 - self.share))
-        return 0 < self.share < 1 and self.candidate_answers >= answers * self.share - 3 * spread
+        return 0 < self.share < 1 and abs(self.candidate_answers - answers * self.share) <= 3 * spread
 
 
 class Comparison(Frozen):

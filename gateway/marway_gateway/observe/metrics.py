@@ -9,18 +9,32 @@ from typing import Final
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from marway import __version__
+from marway import __version__, errors
+from marway.errors import MarwayError
 from marway_http.loop_watch import BUCKETS_S
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "outcome_of"]
 
 _BUCKETS_S: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 3.5, 5.0, 7.5, 10.0, 30.0, 60.0),
 )
 
+_OUTCOMES: Final = (
+    (
+        (errors.InvalidInput, errors.NotFound, errors.Conflict, errors.Unauthenticated, errors.Unimplemented),
+        "client_error",
+    ),
+    (errors.ModelError, "model_error"),
+    (errors.DeadlineExceeded, "timeout"),
+)
 # Creation times of series double their number and say nothing that a restart does not.
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # has no types
+
+
+def outcome_of(error: MarwayError) -> str:
+    """Return the metric outcome that stands for an error."""
+    return next((outcome for kind, outcome in _OUTCOMES if isinstance(error, kind)), "unavailable")
 
 
 class Metrics:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -21,10 +22,11 @@ from marway_http.tensors.v2_protobuf import CONTENTS
 from marway_http.tensors.v2_to_message import HEADER_LENGTH, message_of_request, message_of_response
 from marway_http.tensors.v2_to_rest import said_parameters, tensor_head, values_as_json
 
-__all__ = ["REQUEST_MESSAGE", "RESPONSE_MESSAGE", "media_type", "plain_request", "plain_response"]
+__all__ = ["REQUEST_MESSAGE", "RESPONSE_MESSAGE", "media_type", "media_type_of", "plain_request", "plain_response"]
 
 REQUEST_MESSAGE: Final = "application/x-protobuf; messagetype=inference.ModelInferRequest"
 RESPONSE_MESSAGE: Final = "application/x-protobuf; messagetype=inference.ModelInferResponse"
+_LENGTH_HEADER: Final = HEADER_LENGTH.encode()
 _PARAMETER: Final = f"; {HEADER_LENGTH}="
 _LENGTH: Final = re.compile(re.escape(_PARAMETER) + "([1-9][0-9]{0,17})$")
 _OF_FORM: Final = frozenset({ALL_BINARY, BINARY})
@@ -94,3 +96,15 @@ def _tensor(tensor: Any, data: bytes | None) -> dict[str, Any]:
 def _parameters(of: Any) -> dict[str, Any]:
     parameters = {name: value for name, value in said_parameters(of.parameters).items() if name not in _OF_FORM}
     return {"parameters": parameters} if parameters else {}
+
+
+@lru_cache(maxsize=1024)
+def media_type_of(headers: bytes) -> str | None:
+    """Return what an answer's headers say of its body; most answers of a version have the same ones."""
+    kind, length = _header(headers, b"content-type"), _header(headers, _LENGTH_HEADER)
+    return kind if kind is None or length is None else media_type(kind, length)
+
+
+def _header(lines: bytes, name: bytes) -> str | None:
+    _, found, rest = (b"\r\n" + lines).rpartition(b"\r\n%b: " % name)
+    return rest.partition(b"\r\n")[0].decode("latin-1") if found else None

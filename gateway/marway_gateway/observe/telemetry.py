@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
@@ -18,31 +17,16 @@ from marway.wire.headers import REQUEST_GROUP_ID, REQUEST_ID
 from marway.wire.request import RequestIds
 from marway_gateway.observe.bodies import Observe
 from marway_gateway.observe.logs import LogSink
-from marway_gateway.observe.metrics import Metrics
-from marway_gateway.observe.open_inference_json import media_type
+from marway_gateway.observe.metrics import Metrics, outcome_of
+from marway_gateway.observe.open_inference_json import media_type_of
 from marway_gateway.observe.prediction_id import new_prediction_id
 from marway_gateway.traffic.assignment import Assignment
-from marway_http.tensors.v2_to_message import HEADER_LENGTH
 
-__all__ = ["ObservationSink", "RequestInfo", "Telemetry", "Tokens", "media_type_of", "outcome_of"]
+__all__ = ["ObservationSink", "RequestInfo", "Telemetry", "Tokens"]
 
 _PATH_MAX: Final = 300
-_HEADER_LENGTH: Final = HEADER_LENGTH.encode()
-_OUTCOMES: Final = (
-    (
-        (errors.InvalidInput, errors.NotFound, errors.Conflict, errors.Unauthenticated, errors.Unimplemented),
-        "client_error",
-    ),
-    (errors.ModelError, "model_error"),
-    (errors.DeadlineExceeded, "timeout"),
-)
 _OF_HEADERS: Final = ((REQUEST_ID, "request_id"), (REQUEST_GROUP_ID, "group_id"))
 _UNLOGGED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-
-
-def outcome_of(error: MarwayError) -> str:
-    """Return the metric outcome that stands for an error."""
-    return next((outcome for kind, outcome in _OUTCOMES if isinstance(error, kind)), "unavailable")
 
 
 class Tokens(NamedTuple):
@@ -234,18 +218,6 @@ class Telemetry:
         if requests is None:  # as with durations
             requests = self._traffic[labels] = self.metrics.traffic_requests.labels(*labels)
         requests.inc()
-
-
-@lru_cache(maxsize=1024)
-def media_type_of(headers: bytes) -> str | None:
-    """Return what an answer's headers say of its body; most answers of a version have the same ones."""
-    kind, length = _header(headers, b"content-type"), _header(headers, _HEADER_LENGTH)
-    return kind if kind is None or length is None else media_type(kind, length)
-
-
-def _header(lines: bytes, name: bytes) -> str | None:
-    _, found, rest = (b"\r\n" + lines).rpartition(b"\r\n%b: " % name)
-    return rest.partition(b"\r\n")[0].decode("latin-1") if found else None
 
 
 def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:

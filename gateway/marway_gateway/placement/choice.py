@@ -28,12 +28,12 @@ from marway.records import VersionRecord
 from marway.serving import ServingSettings
 from marway_gateway.placement.pod import Load, Pod, VersionKey
 
-__all__ = ["PlacementSpec", "PodChoice", "placement_spec", "score"]
+__all__ = ["NOBODY", "PlacementSpec", "PodChoice", "placement_spec", "score"]
 
 _ANY_OTHER: Final = "*"
 _ORDERS_MAX: Final = 20_000
 _USED_MAX: Final = 1000
-_NOBODY: Final[frozenset[Pod]] = frozenset()
+NOBODY: Final[frozenset[Pod]] = frozenset()
 _in_flight = attrgetter("requests_in_flight")
 
 
@@ -115,10 +115,6 @@ class PodChoice:
         self._orders: OrderedDict[tuple[object, ...], tuple[Pod, ...]] = OrderedDict()
         self._used: OrderedDict[VersionKey, tuple[PlacementSpec, float]] = OrderedDict()
 
-    def order(self, name: str, version: str, *, backend: str | None = None, pool: str | None = None) -> tuple[Pod, ...]:
-        """Return the pods that may serve a version, its home first; arguments as `PlacementSpec` has them."""
-        return self.order_of(PlacementSpec((name, version), backend, pool))
-
     def order_of(self, spec: PlacementSpec) -> tuple[Pod, ...]:
         """Return the pods that may serve a version as it asks for now, its home first."""
         which = spec[:4]
@@ -131,17 +127,6 @@ class PodChoice:
                 self._orders.popitem(last=False)
         return order
 
-    def used_since(self, since: float) -> list[PlacementSpec]:
-        """Return the versions that were chosen a pod for since a moment, the most recent ones if they are many."""
-        return [spec for spec, at in self._used.values() if at >= since]
-
-    def wanted(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> list[Pod]:
-        """Return the healthy pods that should serve a version now, its home first.
-
-        Those are its first ``spec.pods`` ones, and as many more as it takes for one of them not to be full.
-        """
-        return self._wanted(spec, tried, self.order_of(spec), self.now())
-
     def _wanted(self, spec: PlacementSpec, tried: Collection[Pod], order: tuple[Pod, ...], now: float) -> list[Pod]:
         wanted: list[Pod] = []
         room = False
@@ -153,16 +138,6 @@ class PodChoice:
                     break
         return wanted
 
-    def has_ready(self, spec: PlacementSpec) -> bool:
-        """Return whether a pod that gets requests has a version ready; if none has, who should is named as missing."""
-        now, order = self.now(), self.order_of(spec)
-        for pod in self._ready.get(spec.key, _NOBODY):
-            if pod in order and (pod.healthy(now) or pod.hands_over(now)):
-                return True
-        for pod in self._wanted(spec, (), order, now):
-            self.on_missing(pod, spec)
-        return False
-
     def choose(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> Pod | None:
         """Return the pod to ask next, or None when nobody is left.
 
@@ -172,9 +147,8 @@ class PodChoice:
         and none hands the version over, it is the one with the fewest requests in flight that does not drain.
 
         The requests of a sequence have one pod as long as it is healthy, whoever has room: the one of the version's
-        first ``spec.pods`` healthy ones that has the highest score for the sequence.
-
-        With ``spec.ready_only`` it is one that has the version ready, or nobody.
+        first ``spec.pods`` healthy ones that has the highest score for the sequence. With ``spec.ready_only`` it is one
+        that has the version ready, or nobody.
         """
         order, now, key = self.order_of(spec), self.now(), spec.key
         self._used[key] = spec, now
@@ -190,9 +164,9 @@ class PodChoice:
         if not wanted:
             if any(pod.healthy(now) for pod in order):
                 return None
-            handing_over = self._handing_over(key, order, tried, now)
-            return handing_over if spec.ready_only else handing_over or self._in_panic(order, tried)
-        ready = self._ready.get(key, _NOBODY)
+            pod = self._handing_over(key, order, tried, now)
+            return pod if spec.ready_only else pod or self._in_panic(order, tried)
+        ready = self._ready.get(key, NOBODY)
         serving = [pod for pod in wanted if pod in ready]
         chosen: Pod | None
         if len(serving) > 1:
@@ -211,14 +185,9 @@ class PodChoice:
                     self.on_missing(pod, spec)
         return chosen
 
-    def saturated(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> bool:
-        """Return whether a healthy pod is left that only has too many requests in flight."""
-        now = self.now()
-        return any(pod.healthy(now) and pod not in tried and self._at_limit(pod) for pod in self.order_of(spec))
-
     def _handing_over(self, key: VersionKey, order: tuple[Pod, ...], tried: Collection[Pod], now: float) -> Pod | None:
         """Return the first pod that drains, has a version ready and may still take a request for it."""
-        ready = self._ready.get(key, _NOBODY)
+        ready = self._ready.get(key, NOBODY)
         left = (pod for pod in order if pod in ready and pod not in tried and not self._at_limit(pod))
         return next((pod for pod in left if pod.hands_over(now)), None)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from marway.wire.pods import PodStatus
-from marway_gateway.placement.choice import PlacementSpec, PodChoice
+from marway_gateway.placement.choice import NOBODY, PlacementSpec, PodChoice
 from marway_gateway.placement.pod import Pod, VersionKey
 from marway_gateway.settings import PodAddress
 
@@ -100,6 +100,38 @@ class PodSet(PodChoice):
             self.on_change()
         elif going:
             self.on_change()
+
+    # -- who may serve what --------------------------------------------------------------------------------
+
+    def order(self, name: str, version: str, *, backend: str | None = None, pool: str | None = None) -> tuple[Pod, ...]:
+        """Return the pods that may serve a version, its home first; arguments as `PlacementSpec` has them."""
+        return self.order_of(PlacementSpec((name, version), backend, pool))
+
+    def used_since(self, since: float) -> list[PlacementSpec]:
+        """Return the versions that were chosen a pod for since a moment, the most recent ones if they are many."""
+        return [spec for spec, at in self._used.values() if at >= since]
+
+    def wanted(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> list[Pod]:
+        """Return the healthy pods that should serve a version now, its home first.
+
+        Those are its first ``spec.pods`` ones, and as many more as it takes for one of them not to be full.
+        """
+        return self._wanted(spec, tried, self.order_of(spec), self.now())
+
+    def has_ready(self, spec: PlacementSpec) -> bool:
+        """Return whether a pod that gets requests has a version ready; if none has, who should is named as missing."""
+        now, order = self.now(), self.order_of(spec)
+        for pod in self._ready.get(spec.key, NOBODY):
+            if pod in order and (pod.healthy(now) or pod.hands_over(now)):
+                return True
+        for pod in self._wanted(spec, (), order, now):
+            self.on_missing(pod, spec)
+        return False
+
+    def saturated(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> bool:
+        """Return whether a healthy pod is left that only has too many requests in flight."""
+        now = self.now()
+        return any(pod.healthy(now) and pod not in tried and self._at_limit(pod) for pod in self.order_of(spec))
 
     # -- state in words ------------------------------------------------------------------------------------
 

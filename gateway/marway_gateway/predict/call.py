@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, MarwayError, Unavailable
@@ -16,7 +17,9 @@ from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
 from marway_http.tensors.requests import Rendering
 
-__all__ = ["Answer", "CandidateLost", "PredictCall", "too_late"]
+__all__ = ["Answer", "CandidateLost", "PredictCall", "shaped", "too_late"]
+
+T = TypeVar("T")
 
 
 class CandidateLost(Exception):
@@ -182,3 +185,15 @@ def too_late(call: PredictCall, where: str | None = None) -> DeadlineExceeded:
         model=call.info.model,
         version=call.info.version,
     )
+
+
+async def shaped(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return what ``ask`` does, which resolves a call, makes its body for that version and has it predicted.
+
+    It does so a second time, for the base, where the candidate can no longer be asked and the base needs another body
+    or another reading of the answer.
+    """
+    try:
+        return await ask()
+    except CandidateLost:
+        return await ask()

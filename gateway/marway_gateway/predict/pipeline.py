@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, TypeVar
 
-from marway.errors import ModelError, NoRoomToSpare
+from marway.errors import ModelError
 from marway.resolve.resolved import Resolved, alike
 from marway.resolve.resolver import Resolver
 from marway.wire.headers import READY_ONLY, Outcome
@@ -18,7 +17,7 @@ from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.cache import AnswerCache
 from marway_gateway.predict.call import Answer, CandidateLost, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope, DeadlineTimer
-from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, nobody_left, refused_attempt
+from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, must_wait, nobody_left, refused_attempt
 from marway_gateway.traffic.division import Division
 from marway_gateway.traffic.shadow.copies import ShadowCopies
 from marway_gateway.transport import Upstream
@@ -29,9 +28,6 @@ from marway_http.channel import Channel
 from marway_http.eager import in_task
 
 __all__ = ["Predictor"]
-
-T = TypeVar("T")
-_RETRY_AFTER_S: Final = 1.0
 
 
 class Predictor:
@@ -107,17 +103,6 @@ class Predictor:
             info.input = None
         return resolved
 
-    async def shaped(self, call: PredictCall, ask: Callable[[], Awaitable[T]]) -> T:
-        """Return what ``ask`` does, which resolves a call, makes its body for that version and has it predicted.
-
-        It does so a second time, for the base, where the candidate can no longer be asked and the base needs another
-        body or another reading of the answer.
-        """
-        try:
-            return await ask()
-        except CandidateLost:
-            return await ask()
-
     async def predict(self, call: PredictCall) -> Answer:
         """Return the model's answer, whatever its status; the caller closes one that streams.
 
@@ -129,7 +114,7 @@ class Predictor:
             ModelError: The model's code failed.
             Unavailable: No pod could answer; trying again later may help.
             ClientGone: The caller went away while sending the body.
-            CandidateLost: As `shaped` has it; only of a call that was resolved before.
+            CandidateLost: As `shaped` in `predict.call` has it; only of a call that was resolved before.
         """
         shaped = call.resolved is not None
         resolved = call.resolved or await self.resolve(call)
@@ -151,8 +136,7 @@ class Predictor:
         except CandidateLost:
             base = call.back_to_base()
             if shaped and not alike(resolved, base):
-                assert call.asked is not None
-                call.headers, call.body = call.asked
+                call.headers, call.body = call.asked or (call.headers, call.body)
                 raise
             reply = await self._reply(call, base)
         if resolved.divided is not None:
@@ -167,16 +151,11 @@ class Predictor:
         return await self._from_pods(call, resolved)
 
     async def _from_pods(self, call: PredictCall, resolved: Resolved) -> Reply:
-        spec = placement_spec(
-            resolved.record,
-            resolved.serving,
-            self._algorithm_pools,
-            sequence=call.sequence,
-            ready_only=call.base is not None,
-        )
+        of, pools, ready_only = resolved, self._algorithm_pools, call.base is not None
+        spec = placement_spec(of.record, of.serving, pools, sequence=call.sequence, ready_only=ready_only)
         key, admission = spec.key, self._admission
         if not admission.try_enter(key):
-            _wait_for_no_turn(call, spec)
+            must_wait(call, spec)
             await admission.enter(key)
         try:
             if call.body.ended:
@@ -198,7 +177,7 @@ class Predictor:
             while True:
                 pod = self._choose(call, spec, retries)
                 if pod is None:
-                    _wait_for_no_turn(call, spec)
+                    must_wait(call, spec)
                     pod = await self._admission.pod_for(spec.key, partial(self._choose, call, spec, retries))
                 if retries is not None:
                     retries.begin(pod, spec.key)
@@ -265,18 +244,3 @@ class Predictor:
             pod.succeeded()
             return reply
         return refused_attempt(self._pods, pod, reply, call, spec)
-
-
-def _wait_for_no_turn(call: PredictCall, spec: PlacementSpec) -> None:
-    """Refuse a call that is not to wait for a turn.
-
-    Raises:
-        NoRoomToSpare: It gives way to all others.
-        CandidateLost: It is a candidate's, and the base may have room.
-    """
-    if call.base is not None:
-        raise CandidateLost
-    if call.info.role == "batch":
-        name, version = spec.key
-        message = f"other requests for {name} {version} take all the room there is, and this one gives way to them"
-        raise NoRoomToSpare(message, model=name, version=version, retry_after_s=_RETRY_AFTER_S)

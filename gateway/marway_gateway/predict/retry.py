@@ -15,20 +15,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from marway.errors import ModelError, NoPodAvailable, Unavailable
+from marway.errors import ModelError, NoPodAvailable, NoRoomToSpare, Unavailable
 from marway.wire.headers import Outcome
 from marway.wire.problems import parse_problem
 from marway_gateway.observe.metrics import Metrics
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, VersionKey
 from marway_gateway.predict.admission import next_turn
 from marway_gateway.predict.body_hints import hinted
-from marway_gateway.predict.call import PredictCall
+from marway_gateway.predict.call import CandidateLost, PredictCall
 from marway_gateway.transport.base import AttemptFailed, PodUnreachable
 from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
 
-__all__ = ["FailedAttempt", "Retries", "RetryBudget", "lost_attempt", "nobody_left", "refused_attempt"]
+__all__ = ["FailedAttempt", "Retries", "RetryBudget", "lost_attempt", "must_wait", "nobody_left", "refused_attempt"]
 
+_RETRY_AFTER_S: Final = 1.0
 _WORKER_DIED: Final = "worker_died"
 """Reason of an attempt whose worker died; one more may follow it, on any pod."""
 _FINAL: Final = frozenset({Outcome.MODEL_ERROR, Outcome.REFUSED, Outcome.FAILED})
@@ -110,6 +111,21 @@ def nobody_left(spec: PlacementSpec, failed: Sequence[FailedAttempt], troubles: 
         version=version,
         retry_after_s=min(waits, default=None),
     )
+
+
+def must_wait(call: PredictCall, spec: PlacementSpec) -> None:
+    """Take in that a call has to wait for a turn, or for room on a pod; refuse one that is not to.
+
+    Raises:
+        NoRoomToSpare: It gives way to all others.
+        CandidateLost: It is a candidate's, and the base may have room.
+    """
+    if call.base is not None:
+        raise CandidateLost
+    if call.info.role == "batch":
+        name, version = spec.key
+        message = f"other requests for {name} {version} take all the room there is, and this one gives way to them"
+        raise NoRoomToSpare(message, model=name, version=version, retry_after_s=_RETRY_AFTER_S)
 
 
 class RetryBudget:

@@ -17,7 +17,7 @@ from marway_gateway.feedback.log import Held
 from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.http.requests import FastPathApp, request_info, send_whole
 from marway_gateway.json_models import JsonModel, examples
-from marway_gateway.observe.telemetry import outcome_of
+from marway_gateway.observe.metrics import outcome_of
 from marway_gateway.openapi import REQUEST_HEADERS, add_served, problems
 from marway_gateway.surfaces.http_call import body_of
 from marway_http.channel import CHANNEL, Channel, header_block

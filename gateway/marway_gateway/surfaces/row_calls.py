@@ -19,7 +19,7 @@ from marway_gateway.gateway import Gateway
 from marway_gateway.http.body import RequestBody
 from marway_gateway.http.requests import request_info, send_whole
 from marway_gateway.observe.open_inference_json import media_type
-from marway_gateway.predict.call import Answer, PredictCall
+from marway_gateway.predict.call import Answer, PredictCall, shaped
 from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.surfaces.http_call import http_call
 from marway_http.channel import CHANNEL, Channel, HeaderBlock, header_block
@@ -66,7 +66,7 @@ class RowRoute:
         info.input_media = JSON if header_length is None else media_type(OCTETS, header_length)
         with gateway.predictor.scope(call, channel) as cancel_scope:
             answer = partial(self.answer, gateway, call, cancel_scope, header_length, send)
-            sent = await gateway.predictor.shaped(call, answer)
+            sent = await shaped(answer)
         if sent is not None:
             await send_whole(channel, info, *sent)
 

@@ -32,10 +32,10 @@ class Division:
         """Return who answers a request of a label, and note which side it was drawn to.
 
         Whether the candidate is ready is looked at before the side is drawn, so that it cannot have to do with it:
-        requests of moments when it is not ready count for neither version. Jobs are nobody's requests: the base's.
+        requests of moments when it is not ready count for neither version.
         """
         divided = base.divided
-        if divided is None or divided.candidate is None or info.role != "base":
+        if divided is None or divided.candidate is None:
             return base
         traffic, candidate = divided.traffic, divided.candidate
         key = sticky_key(traffic, request_id=info.request_id, group_id=info.group_id, header=info.said)

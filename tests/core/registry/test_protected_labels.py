@@ -268,7 +268,7 @@ class Racing(DirectoryStore):
         return super().replace(key, data, etag=etag)
 
 
-def test_what_changes_between_the_look_and_the_write_counts(registry: Registry, directory: DirectoryStore) -> None:
+def test_fault_sign_off_withdrawn_during_a_release(registry: Registry, directory: DirectoryStore) -> None:
     """Sign-off that is taken back, and a freeze that begins, while a release is being written hold the label."""
     store = Racing(Path(directory.url.removeprefix("file://")))
     racing = Registry(store)
@@ -283,3 +283,20 @@ def test_what_changes_between_the_look_and_the_write_counts(registry: Registry, 
     with pytest.raises(LabelProtected, match="a time at which nothing is frozen"):
         release(racing, "2")
     assert registry.state("intent").labels == {"PROD": "1"}
+
+
+class Late(DirectoryStore):
+    """A store whose own clock says another time than this machine's."""
+
+    def now(self) -> datetime:
+        return datetime(2026, 12, 24, 12, tzinfo=UTC)
+
+
+def test_fault_a_wrong_clock_in_a_freeze_window(registry: Registry, directory: DirectoryStore) -> None:
+    """What time it is says the store: a machine whose clock is wrong neither opens a window nor is held by one."""
+    late = Registry(Late(Path(directory.url.removeprefix("file://"))))
+    registry.protect("intent", freeze=["2026-12-20 00:00-2027-01-02 08:00 UTC"], by="root")
+    with pytest.raises(LabelProtected, match="lasts until Sat 2027-01-02 08:00 UTC"):
+        release(late, "2")
+    registry.protect("intent", freeze=["2026-12-25 00:00-2027-01-02 08:00 UTC"], by="root")
+    assert release(late, "2").to_version == "2"

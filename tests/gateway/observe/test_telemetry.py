@@ -16,8 +16,7 @@ from marway.errors import MarwayError
 from marway.registry import Registry
 from marway.serving import ServingSettings
 from marway_gateway.observe.logs import LogSink
-from marway_gateway.observe.metrics import Metrics
-from marway_gateway.observe.telemetry import outcome_of
+from marway_gateway.observe.metrics import Metrics, outcome_of
 from marway_gateway.proto import prediction_pb2, prediction_pb2_grpc
 from marway_gateway.proto.torchserve import inference_pb2, inference_pb2_grpc
 from support.registry import publish, until
@@ -139,6 +138,12 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
     families = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     assert families == {
         "marway_gateway_openai_tokens_total",
+        "marway_gateway_rollout_changes_total",
+        "marway_gateway_rollout_evidence",
+        "marway_gateway_rollout_paused",
+        "marway_gateway_rollout_percent",
+        "marway_gateway_shadow_requests_total",
+        "marway_gateway_traffic_requests_total",
         "marway_gateway_request_duration_seconds",
         "marway_gateway_requests_in_flight",
         "marway_gateway_retries_total",

@@ -167,6 +167,7 @@ async def test_callers_notice_nothing_and_the_report_tells(
         assert words in said.out
 
 
+@pytest.mark.extended  # test_shadow_judging.py has what is counted, test_shadow_comparing.py what a shape is
 async def test_failures_and_other_shapes(served: tuple[Running, ModelPod]) -> None:
     """A copy that fails is counted, without its caller noticing; so is an answer with another field."""
     gateway, pod = served
@@ -187,6 +188,7 @@ async def test_failures_and_other_shapes(served: tuple[Running, ModelPod]) -> No
     assert await copies(gateway, "model_error") == 1
 
 
+@pytest.mark.extended  # `test_dropped` has the limits
 async def test_what_is_too_much_is_dropped(served: tuple[Running, ModelPod]) -> None:
     """Where copies hang, few are under way and few wait; all others are dropped, and callers have their answers."""
     gateway, pod = served

@@ -12,7 +12,7 @@ from marway.wire.headers import STREAM, URL_PATH
 from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.http.body import RequestBody
 from marway_gateway.http.requests import request_info, send_whole
-from marway_gateway.predict.call import PredictCall
+from marway_gateway.predict.call import PredictCall, shaped
 from marway_gateway.predict.cancel_scope import CancelScope
 from marway_gateway.surfaces.http_call import http_call
 from marway_gateway.surfaces.openai.answers import Whole, answer_of
@@ -57,7 +57,7 @@ class OpenAIRoute:
         try:
             with gateway.predictor.scope(call, channel) as cancel_scope:
                 answer = partial(self._answer, gateway, call, cancel_scope, send)
-                whole = await gateway.predictor.shaped(call, answer)
+                whole = await shaped(answer)
         except Refused as exc:
             info.failed(exc)
             status, document = error_document(exc)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
-from statistics import median
 from typing import Final, NamedTuple
 
 from marway.wire.rollouts import GuardEvidence
@@ -13,6 +11,11 @@ __all__ = ["MemorySample", "memory_evidence"]
 
 _WARM_UP_S: Final = 6.0
 _NEEDED: Final = 8
+_LATEST: Final = 3
+"""Samples that must all be above the limit: several gateways' samples are not quite of one time."""
+_STEPS: Final = 3
+_MOST: Final = 0.6
+"""Of all growth, how much may be that of one step."""
 _NOISE_BYTES: Final = 16 << 20
 """What allocators take and give back as they like, whatever a model does."""
 
@@ -34,9 +37,10 @@ class MemorySample(NamedTuple):
 def memory_evidence(samples: Sequence[MemorySample], limit: float) -> GuardEvidence:
     """Judge how much more a candidate's memory has grown than its base's, since it was warm.
 
-    It is worse where it has grown by more than `limit` of what it was, and by more than 16 MiB, and each quarter of the
-    time added to it: a worker that takes a buffer once has one step and no slope. Nobody is divided by chance here, so
-    that this has no bound for false alarms; a leak is not a matter of chance either.
+    It is worse where it has grown by more than `limit` of what it was, and by more than 16 MiB, and did so in three
+    steps or more of which none is most of it: a worker that takes a buffer once has one step and no slope. Pods measure
+    every ten seconds or so, so that many samples say the same, and a leak is known after half a minute. Nobody is
+    divided by chance here, so that this has no bound for false alarms; a leak is not a matter of chance either.
 
     Args:
         samples: In order of time, every second or so.
@@ -50,22 +54,31 @@ def memory_evidence(samples: Sequence[MemorySample], limit: float) -> GuardEvide
             limit=limit,
             missing=f"{_NEEDED} samples after the first {_WARM_UP_S:g} seconds, of {len(warm)} so far",
         )
-    size = len(warm) // 4
-    quarters = [warm[at * size : (at + 1) * size] for at in range(3)] + [warm[3 * size :]]
-    levels = [median(each.candidate for each in quarter) for quarter in quarters]
-    known = [[each.base for each in quarter if each.base is not None] for quarter in quarters]
-    of_base = [median(each) for each in known] if all(known) else [0.0] * 4
-    grown = (levels[-1] - levels[0]) - max(0.0, of_base[-1] - of_base[0])
-    allowed = max(limit * levels[0], _NOISE_BYTES)
-    rising = all(later > earlier for earlier, later in pairwise(levels))
-    estimate = grown / levels[0] if levels[0] else 0.0
-    worse = rising and grown > allowed
+    first = warm[0].candidate
+    now = min(each.candidate for each in warm[-_LATEST:])
+    of_base = [each.base for each in warm if each.base is not None]
+    grown = now - first - (max(0, of_base[-1] - of_base[0]) if of_base else 0)
+    allowed = max(limit * first, _NOISE_BYTES)
+    steps = _steps([each.candidate for each in warm])
+    steady = len(steps) >= _STEPS and max(steps) <= _MOST * sum(steps)
+    estimate = grown / first if first else 0.0
+    worse = steady and grown > allowed
     return GuardEvidence(
         verdict="worse" if worse else "unclear" if grown > allowed else "not_worse",
-        counts={"samples": len(warm), "bytes_at_first": int(levels[0]), "bytes_now": int(levels[-1])},
+        counts={"samples": len(warm), "bytes_at_first": first, "bytes_now": now},
         estimate=estimate,
         bound=estimate,
         limit=limit,
-        evidence=max(0.0, grown / allowed) if rising else 0.0,
-        missing="it grew at once, and not since: it is looked at longer" if grown > allowed and not worse else None,
+        evidence=max(0.0, grown / allowed) if steady else 0.0,
+        missing="it has grown, and not yet steadily: it is looked at longer" if grown > allowed and not worse else None,
     )
+
+
+def _steps(sizes: Sequence[int]) -> list[int]:
+    """Return by how much each new maximum is above the one before it."""
+    found, most = [], sizes[0]
+    for size in sizes:
+        if size > most:
+            found.append(size - most)
+            most = size
+    return found

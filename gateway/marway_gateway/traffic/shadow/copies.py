@@ -14,7 +14,8 @@ from marway.deadline import Deadline
 from marway.errors import ModelError
 from marway.resolve.resolved import Resolved, alike
 from marway_gateway.http.body import RequestBody
-from marway_gateway.observe.telemetry import RequestInfo, Telemetry, media_type_of
+from marway_gateway.observe.open_inference_json import media_type_of
+from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_gateway.traffic.shadow.comparing import AnswerBody
 from marway_gateway.traffic.shadow.judging import Copied, CopyJudge
 from marway_gateway.traffic.shadow.sending import CopySender, Dropped

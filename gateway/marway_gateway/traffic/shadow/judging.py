@@ -15,8 +15,9 @@ from marway.wire.headers import REQUEST_ID
 from marway.wire.model_run import ModelRun
 from marway_gateway.conversion.converters import Converters
 from marway_gateway.observe.bodies import drawn
+from marway_gateway.observe.open_inference_json import media_type_of
 from marway_gateway.observe.prediction_id import new_prediction_id
-from marway_gateway.observe.telemetry import RequestInfo, Telemetry, media_type_of
+from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_gateway.traffic.evidence.tally import Side, Tally
 from marway_gateway.traffic.shadow.comparing import AnswerBody, Compared, compare_bodies
 from marway_gateway.traffic.shadow.counting import Run, ShadowBook

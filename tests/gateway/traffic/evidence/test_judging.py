@@ -231,9 +231,11 @@ MIB = 1 << 20
         (lambda second: (300 + 3 * second) * MIB, lambda second: 300 * MIB, "worse"),
         (lambda second: (300 + 3 * second) * MIB, lambda second: (300 + 3 * second) * MIB, "not_worse"),
         (lambda second: (300 + (100 if second > 30 else 0)) * MIB, None, "unclear"),
+        (lambda second: (300 + 30 * (second // 10)) * MIB, lambda second: 300 * MIB, "worse"),
+        (lambda second: (300 + (100 if 15 < second < 35 else 0)) * MIB, None, "not_worse"),
         (lambda second: (20 + second / 10) * MIB, None, "not_worse"),
     ],
-    ids=["level", "leak", "both grow", "one step", "within noise"],
+    ids=["level", "leak", "both grow", "one step", "leak, measured each ten seconds", "given back", "within noise"],
 )
 def test_a_leak_is_a_slope(grows: Callable[[int], float], base: Callable[[int], float] | None, verdict: str) -> None:
     """Memory that keeps growing past the base's is a leak; one step, and the noise of allocators, are none."""
