@@ -214,7 +214,7 @@ def _estimate(steps: Sequence[Step]) -> float | None:
 
 
 def _guard(results: Sequence[_Result], counts: Mapping[str, float], limit: float, missing: str) -> GuardEvidence:
-    """One guard of several tests: bets share the stake, and all must pass. It tells of the one nearest to its limit."""
+    """One guard of several tests: bets share the stake, and all must pass. It tells of the one that decides."""
     log_worse = log_mean([each.log_worse for each in results])
     needed = -math.log(results[0].level)
     verdict: Verdict = "unclear"
@@ -222,7 +222,10 @@ def _guard(results: Sequence[_Result], counts: Mapping[str, float], limit: float
         verdict = "worse"
     elif all(each.passes for each in results):
         verdict = "not_worse"
-    told = max(results, key=lambda each: math.inf if each.bound is None else each.bound / max(each.limit, 1e-9))
+    if verdict == "worse":
+        told = max(results, key=lambda each: each.log_worse)
+    else:
+        told = max(results, key=lambda each: math.inf if each.bound is None else each.bound / max(each.limit, 1e-9))
     reason: str | None = None
     if verdict == "unclear":
         reason = missing
