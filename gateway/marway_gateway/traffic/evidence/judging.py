@@ -20,7 +20,7 @@ _TOLERATED: Final[Mapping[str, float]] = MappingProxyType({"quality": 0.25})
 """Of the limit, how much worse a candidate may be without being called worse; all of it where a test is not named.
 
 Both versions are wrong about some of the same requests and some of others, so to be sure that 3 % more are wrong than
-2 % takes 5 to 50 times as many answers as to be sure that more than 0.5 % are: minutes, and seconds.
+2 % takes 5 to 15 times as many answers as to be sure that more than 0.5 % are: minutes, and seconds.
 """
 _UNSIGNED: Final = frozenset({"shape", "disagreement"})
 """Tests where the candidate cannot be better than the base."""
