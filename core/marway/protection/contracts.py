@@ -119,13 +119,13 @@ class Contract(Frozen):
     @property
     def sha256(self) -> str:
         """Digest of what it says, whoever added it and when: the same again needs no new proof."""
-        said = self.model_dump(mode="json", exclude={"by", "at", "note", "from_version", "labels"})
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        document = self.model_dump(mode="json", exclude={"by", "at", "note", "from_version", "labels"})
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON, as programs get it: with the size of the request in place of the request."""
-        said = self.model_dump(mode="json", exclude={"format", "input_b64", "value"})
-        return {**said, "input_bytes": len(self.input), "expected": self.value}
+        document = self.model_dump(mode="json", exclude={"format", "input_b64", "value"})
+        return {**document, "input_bytes": len(self.input), "expected": self.value}
 
 
 class ContractChange(Frozen):

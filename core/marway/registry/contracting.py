@@ -80,9 +80,9 @@ class Contracting(Changing):
             replaced[:] = [before.id] if before is not None else []
             return state.model_copy(update={"contracts": {**state.contracts, contract.key: ref}}), entry
 
-        said = ContractChange(action="add", consumer=contract.consumer, name=contract.name, labels=contract.labels)
+        what = ContractChange(action="add", consumer=contract.consumer, name=contract.name, labels=contract.labels)
         try:
-            done = self._change(model, change, self._contract_entry(said, contract.by, contract.note, op_id),
+            done = self._change(model, change, self._contract_entry(what, contract.by, contract.note, op_id),
                                 new_op=op_id is None)  # fmt: skip
         except (InvalidInput, StateConflict):
             self._store.delete(key)
@@ -113,14 +113,14 @@ class Contracting(Changing):
             left = {each: ref for each, ref in state.contracts.items() if each != key}
             return state.model_copy(update={"contracts": left}), entry
 
-        said = ContractChange(action="remove", consumer=consumer, name=contract)
-        done = self._change(model, change, self._contract_entry(said, by, note, op_id), new_op=op_id is None)
+        what = ContractChange(action="remove", consumer=consumer, name=contract)
+        done = self._change(model, change, self._contract_entry(what, by, note, op_id), new_op=op_id is None)
         self._drop(model, removed)
         return done
 
-    def _contract_entry(self, said: ContractChange, by: str, note: str | None, op_id: str | None) -> HistoryEntry:
+    def _contract_entry(self, what: ContractChange, by: str, note: str | None, op_id: str | None) -> HistoryEntry:
         serving = ServingChange(version="*")
-        return self._entry(by=by, op_id=op_id, kind="serving", serving=serving, note=note, contract=said)
+        return self._entry(by=by, op_id=op_id, kind="serving", serving=serving, note=note, contract=what)
 
     def _drop(self, model: str, ids: list[str]) -> None:
         # Each is of one add: no other state names it. What is left when this is cut off, gc takes.

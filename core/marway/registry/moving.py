@@ -37,7 +37,7 @@ class Moving(Changing):
             LabelProtected: The label asks for more than is there.
         """
         record = self.record(name, version)
-        with self._asking(name, label, by=next(iter(movers))):
+        with self._requesting_sign_off(name, label, by=next(iter(movers))):
             self._check_protected(self.state(name), record, label, movers=movers, made=made)
 
     def move_lacks(self, name: str, version: str, *, label: str, made: Collection[str] = ()) -> str | None:
@@ -78,7 +78,7 @@ class Moving(Changing):
         return protected(after, label, protection.without(record.version)), entry
 
     @contextlib.contextmanager
-    def _asking(self, model: str, label: str, *, by: str) -> Iterator[None]:
+    def _requesting_sign_off(self, model: str, label: str, *, by: str) -> Iterator[None]:
         """Have a refusal for approvals that are missing said in the history, once, for those who can give them."""
         try:
             yield
@@ -93,10 +93,10 @@ class Moving(Changing):
                 after = protected(state, label, protection.model_copy(update={"asked": asked}))
                 return after, where_it_is(entry, state)
 
-            said = ProtectionChange(action="ask", version=record.version)
+            change = ProtectionChange(action="ask", version=record.version)
             with contextlib.suppress(MarwayError):  # that nobody was told is no reason for another answer
                 self._change(
-                    record.name, ask, self._entry(by=by, op_id=None, kind="label", label=label, protection=said)
+                    record.name, ask, self._entry(by=by, op_id=None, kind="label", label=label, protection=change)
                 )
             raise LabelProtected(exc.message, model=exc.model, version=exc.version) from exc
 

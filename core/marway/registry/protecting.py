@@ -91,8 +91,8 @@ class Protecting(Moving):
             return protected(state, label, after), where_it_is(entry, state)
 
         model = self.find(name)
-        said = ProtectionChange.model_validate({"action": "protect", **asked})
-        entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=note, protection=said)
+        protection = ProtectionChange.model_validate({"action": "protect", **asked})
+        entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=note, protection=protection)
         return self._change(model, change, entry, new_op=op_id is None)
 
     def unprotect(
@@ -111,8 +111,8 @@ class Protecting(Moving):
             left = {each: kept for each, kept in state.protection.items() if each != label}
             return state.model_copy(update={"protection": left}), where_it_is(entry, state)
 
-        said = ProtectionChange(action="off")
-        entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=note, protection=said)
+        protection = ProtectionChange(action="off")
+        entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=note, protection=protection)
         return self._change(model, change, entry, new_op=op_id is None)
 
     def approve(
@@ -167,6 +167,6 @@ class Protecting(Moving):
                 others = (*others, signed(record, entry))
             return protected(state, label, before.model_copy(update={"approved": others})), where_it_is(entry, state)
 
-        said = ProtectionChange(action="withdraw" if withdraw else "approve", version=version)
-        entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=note, protection=said)
+        protection = ProtectionChange(action="withdraw" if withdraw else "approve", version=version)
+        entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=note, protection=protection)
         return self._change(model, change, entry, new_op=op_id is None)

@@ -79,7 +79,7 @@ class Releasing(Moving):
             return self._admitted(state, after, entry.model_copy(update=facts), record, label, movers=(by,))
 
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, to_version=version, note=note, forced=forced)
-        with self._asking(record.name, label, by=by):
+        with self._requesting_sign_off(record.name, label, by=by):
             return self._change(record.name, move, entry, new_op=op_id is None)
 
     def rollback(

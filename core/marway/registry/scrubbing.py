@@ -106,7 +106,7 @@ class Scrubbing(Reading):
         chunks = list(self._store.keys(keys.chunks_prefix(name)))
         yield from self._each(chunks, lambda key: self._read(HistoryChunk, key), _BACKUP)
         if state is not None:
-            yield from self._told(name, state, records, chunks)
+            yield from self._damaged_contents(name, state, records, chunks)
         dead = set() if state is None else set(state.tombstones)
         for version, record in records.items():
             if record is None or version in dead:
@@ -116,7 +116,7 @@ class Scrubbing(Reading):
                     mend = next(each for kind, each in _MENDED.items() if key.startswith(kind))
                     yield Damage(key, f"missing: {name} {version} needs it", mend)
 
-    def _told(
+    def _damaged_contents(
         self, name: str, state: ModelState, records: dict[str, VersionRecord | None], chunks: list[str]
     ) -> Iterator[Damage]:
         """Hold a state against what it tells of."""

@@ -132,7 +132,7 @@ class _Run:
         self._done = 0
         self._next_at = 0.0
         self._stop = asyncio.Event()
-        self._asking = asyncio.Lock()
+        self._one_at_a_time = asyncio.Lock()
 
     async def all(self, inputs: Inputs) -> None:
         """Send all inputs, or as many as there are until it is broken off."""
@@ -159,7 +159,7 @@ class _Run:
     async def _some(self, rows: Iterator[Mapping[str, Any]], asker: Asker) -> None:
         """Take one input after the other, until there are none or it is stopped."""
         while True:
-            async with self._asking:  # one after the other: each fetches some more, and waits for its time
+            async with self._one_at_a_time:  # one after the other: each fetches some more, and waits for its time
                 await self._turn()
                 # Rows come from disk in pieces: milliseconds, for which nobody else here has anything to do.
                 row = None if self._stop.is_set() else next(rows, None)

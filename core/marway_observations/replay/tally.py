@@ -67,12 +67,12 @@ class Tally:
         if candidate.model_s is not None:
             slow = (candidate.model_s, prediction_id, base.model_s)
             (heapq.heappush if len(self._slowest) < _SLOWEST else heapq.heappushpop)(self._slowest, slow)
-        told = _told(pair, candidate)
-        if told is not None and len(self._examples[told[0]]) < _EXAMPLES_MAX:
+        differs = _difference_of(pair, candidate)
+        if differs is not None and len(self._examples[differs[0]]) < _EXAMPLES_MAX:
             example = ReplayExample(
-                prediction_id=prediction_id, kind=told[0], segment=segment, difference=clip(told[1], _LINE_MAX)
+                prediction_id=prediction_id, kind=differs[0], segment=segment, difference=clip(differs[1], _LINE_MAX)
             )
-            self._examples[told[0]].append(example)
+            self._examples[differs[0]].append(example)
 
     @property
     def differing(self) -> int:
@@ -143,12 +143,12 @@ def _found(pair: Pair) -> list[str]:
     return [name for name, counted in alike.items() if counted]
 
 
-def _told(pair: Pair, candidate: Answered) -> tuple[str, str] | None:
+def _difference_of(pair: Pair, candidate: Answered) -> tuple[str, str] | None:
     """Return the gravest difference and that in one line; None where there is none."""
     if pair.failed and not pair.base_failed:
-        said = candidate.answer.value if isinstance(candidate.answer.value, str) else ""
+        message = candidate.answer.value if isinstance(candidate.answer.value, str) else ""
         return "failed", f"it fails with status {candidate.answer.status}" + (
-            f": {' '.join(said.split())}" if said else ""
+            f": {' '.join(message.split())}" if message else ""
         )
     if pair.nonfinite is not None and pair.base_nonfinite is None:
         return "nonfinite", pair.nonfinite

@@ -179,12 +179,12 @@ def _truths(connection: duckdb.DuckDBPyConnection, rule: QualityRule) -> None:
         f"""CREATE OR REPLACE TEMP TABLE valued AS
         WITH given AS (SELECT a.*, c.truth AS given FROM answers a LEFT JOIN counted c USING (prediction_id)),
         asked AS (
-            SELECT request_id, any_value(given) FILTER (side = 'base') AS said
+            SELECT request_id, any_value(given) FILTER (side = 'base') AS base_answer
             FROM given WHERE request_id IS NOT NULL
             GROUP BY request_id HAVING count(*) FILTER (side <> 'shadow') = 1
         ),
         known AS (
-            SELECT g.* EXCLUDE (given, predicted), coalesce(g.given, asked.said) AS given,
+            SELECT g.* EXCLUDE (given, predicted), coalesce(g.given, asked.base_answer) AS given,
                 g.predicted::JSON AS predicted
             FROM given g LEFT JOIN asked ON g.side = 'shadow' AND asked.request_id = g.request_id
         ),

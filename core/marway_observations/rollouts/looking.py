@@ -174,7 +174,7 @@ def _breached(
     bases = {each.metric for each in broken if each.version == traffic.base}
     for each in broken:
         if each.version == traffic.candidate and each.metric not in bases:
-            return _told(each)
+            return _in_words(each)
     return None
 
 
@@ -185,7 +185,7 @@ def _widened(found: Quality) -> Quality:
     return found.model_copy(update={"lower": lower, "upper": upper})
 
 
-def _told(found: Quality) -> str:
+def _in_words(found: Quality) -> str:
     bound = f"at least {found.minimum:g}" if found.minimum is not None else f"at most {found.maximum:g}"
     between = "" if found.lower is None or found.upper is None else f" (99.8 %: {found.lower:.4g} to {found.upper:.4g})"
     figure = f"{found.metric} of {found.version} is {found.value:.4g}{between} of {found.known} answers"

@@ -45,8 +45,8 @@ def explained(found: Found, registry: Registry) -> dict[str, Any]:
         "pod": {name: row[name] for name in ("pod", "attempts", "cache", "batch_rows")},
         "timings": _timings(row),
         "feedback": {
-            "counts": {name: _said(name, value) for name, value in found.counts.items()},
-            "given": [{name: _said(name, value) for name, value in each.items()} for each in found.feedback],
+            "counts": {name: _as_json(name, value) for name, value in found.counts.items()},
+            "given": [{name: _as_json(name, value) for name, value in each.items()} for each in found.feedback],
         },
         "others": list(found.others),
     }
@@ -129,7 +129,7 @@ def _timings(row: Mapping[str, Any]) -> dict[str, float | None]:
     }
 
 
-def _said(name: str, value: Any) -> Any:
+def _as_json(name: str, value: Any) -> Any:
     """Return a part of feedback as JSON has it; a truth is JSON already."""
     if name != "truth" or value is None:
         return _json(value)

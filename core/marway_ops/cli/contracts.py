@@ -87,7 +87,7 @@ def add(
         )
     data = _bytes_of(input_)
     kind = content_type or mimetypes.guess_type(input_.name)[0] or "application/json"
-    said: dict[str, Any] = {
+    expectation: dict[str, Any] = {
         "fields": fields or [],
         "match": "types" if types else "values",
         "tolerance": tolerance,
@@ -96,7 +96,7 @@ def add(
     }
     client = admin_if_any(gateway, registry, token=token, token_file=token_file)
     if client is not None:
-        body = {"input_b64": _encoded(data), "content_type": kind, **said, "from_label": from_label}
+        body = {"input_b64": _encoded(data), "content_type": kind, **expectation, "from_label": from_label}
         if expect is not None:
             body["expect_b64"] = _encoded(_bytes_of(expect))
         document = client.call("PUT", f"/models/{model}/contracts/{consumer}/{name}", body=body)
@@ -113,7 +113,7 @@ def add(
             value=answer.value,
             by=this_user(),
             at=utc_now(),
-            **said,
+            **expectation,
         )
         check_expected(made)
         opened_registry(registry).add_contract(model, made)

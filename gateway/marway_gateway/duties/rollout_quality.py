@@ -89,7 +89,7 @@ class RolloutQualityDuty:
             return INTERVAL_S
         self._idle = 0
         looked = await self._look([asked for asked, _ in found])
-        self._tell(looked)
+        self._log_outcome(looked)
         for asked, traffic in found:
             quality = looked.found.get(asked.rollout)
             if quality is not None and quality.reward is not None and traffic.policy == "thompson":
@@ -139,7 +139,7 @@ class RolloutQualityDuty:
             if not child.fit:  # it ended, or nobody knows what it would answer to the next question
                 self.close()
 
-    def _tell(self, looked: Looked) -> None:
+    def _log_outcome(self, looked: Looked) -> None:
         troubles = {f"feedback on the rollout of {each.model} is not judged: {each.why}" for each in looked.troubles}
         for words in sorted(troubles - self._troubled):  # once a trouble, not once a look
             _log.warning("%s", words)

@@ -112,7 +112,7 @@ class RequestInfo:
         self.outcome = outcome_of(error)
         self.error = error.code
 
-    def said(self, name: str) -> str | None:
+    def header_or_metadata(self, name: str) -> str | None:
         """Return what the caller's header or metadata of a name in lower case says; None where it has none."""
         given = self.headers.get(name.encode())
         return self.metadata.get(name) if given is None else given.decode("latin-1")

@@ -38,7 +38,7 @@ class Division:
         if divided is None or divided.candidate is None:
             return base
         traffic, candidate = divided.traffic, divided.candidate
-        key = sticky_key(traffic, request_id=info.request_id, group_id=info.group_id, header=info.said)
+        key = sticky_key(traffic, request_id=info.request_id, group_id=info.group_id, header=info.header_or_metadata)
         drawn = is_candidates(traffic, key)
         ready = self._pods.has_ready(placement_spec(candidate.record, candidate.serving, self._algorithm_pools))
         info.assignment = Assignment(traffic, drawn, counted=ready)

@@ -256,7 +256,7 @@ class RollingOut(Moving):
 
         asked = RolloutChange(id=rollout, action=action)
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=reason, rollout=asked)
-        with self._asking(model, label, by=by):
+        with self._requesting_sign_off(model, label, by=by):
             return self._change(model, change, entry, new_op=op_id is None)
 
 

@@ -117,7 +117,7 @@ class StartingRollouts(Moving):
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=note, forced=forced, rollout=change)
         now = self.state(record.name)
         if op_id is None or all(each.op_id != op_id for each in now.history):
-            with self._asking(record.name, label, by=by):
+            with self._requesting_sign_off(record.name, label, by=by):
                 begun = start(now, entry)[0].traffic[label]  # raises for one that is refused: nothing is stored of it
             written = RolloutRecord(
                 id=rollout,

@@ -74,16 +74,16 @@ def _followed(statuses: Iterator[RolloutStatus], *, drawn: bool, quiet: bool) ->
             for status in statuses:
                 live.update(_picture(status), refresh=True)
         return status
-    told = -1
+    shown = -1
     for status in statuses:
         if quiet:
             continue
-        if told < 0:
+        if shown < 0:
             typer.echo(printable(next(status_lines(status))))
         for move in status.changes:
-            if move.generation > told:
+            if move.generation > shown:
                 typer.echo(printable(move_line(move)))
-        told = status.changes[-1].generation
+        shown = status.changes[-1].generation
     if not quiet and status.state != "running":
         typer.echo(printable(f"{state_words(status)}" + (f": {status.reason}" if status.reason else "")))
     return status

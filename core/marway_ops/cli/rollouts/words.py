@@ -79,16 +79,16 @@ def plan_lines(plan: RolloutPlan, *, model: str, candidate: str, base: str | Non
 
 
 def _guard_plan(guard: GuardPlan) -> str:
-    said = [f"worse by more than {_share(guard.limit)} is too much"]
+    parts = [f"worse by more than {_share(guard.limit)} is too much"]
     if guard.found:
-        said.append(
+        parts.append(
             "found: " + ", ".join(f"{_share(float(size))} in {_seconds(at)}" for size, at in guard.found.items())
         )
     if guard.smallest is not None:
-        said.append(f"not found within the first step: less than {_share(guard.smallest)}")
+        parts.append(f"not found within the first step: less than {_share(guard.smallest)}")
     if guard.passes_after_s is not None:
-        said.append(f"passes after {_seconds(guard.passes_after_s)}")
-    return "; ".join(said) + (f" ({guard.note})" if guard.note else "")
+        parts.append(f"passes after {_seconds(guard.passes_after_s)}")
+    return "; ".join(parts) + (f" ({guard.note})" if guard.note else "")
 
 
 def state_words(status: RolloutStatus) -> str:
@@ -117,7 +117,7 @@ def status_lines(status: RolloutStatus) -> Iterator[str]:
         way = f"{status.model} --label {status.label}"
         yield f"  next     marway rollout resume|promote|abort {way}"
     for move in status.changes[1:]:
-        yield f"  {move_line(move, told=status.reason)}"
+        yield f"  {move_line(move, known=status.reason)}"
     if not status.evidence and status.evidence_missing:
         yield f"  guards   {status.evidence_missing}"
 
@@ -156,10 +156,10 @@ def _time(status: RolloutStatus) -> str:
     return f"{_seconds(status.step_time_s)}{spent}"
 
 
-def move_line(move: RolloutMove, *, told: str | None = None) -> str:
+def move_line(move: RolloutMove, *, known: str | None = None) -> str:
     """Return one change of a rollout as a line, without the reason that was told before."""
     to = f" at {move.percent:g} %" if move.action in ("step", "weights", "resume", "pause") else ""
-    why = f": {move.reason}" if move.reason and move.reason != told else ""
+    why = f": {move.reason}" if move.reason and move.reason != known else ""
     return f"{when(move.at)}  {_DONE[move.action]}{to} by {move.by}{why}"
 
 

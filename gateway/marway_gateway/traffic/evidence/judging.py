@@ -223,20 +223,20 @@ def _guard(results: Sequence[_Result], counts: Mapping[str, float], limit: float
     elif all(each.passes for each in results):
         verdict = "not_worse"
     if verdict == "worse":
-        told = max(results, key=lambda each: each.log_worse)
+        deciding = max(results, key=lambda each: each.log_worse)
     else:
-        told = max(results, key=lambda each: math.inf if each.bound is None else each.bound / max(each.limit, 1e-9))
+        deciding = max(results, key=lambda each: math.inf if each.bound is None else each.bound / max(each.limit, 1e-9))
     reason: str | None = None
     if verdict == "unclear":
         reason = missing
-        if told.bound is not None:
-            reason = f"it is worse by at most {told.bound:.2%}, which has to come down to {told.limit:.2%}"
+        if deciding.bound is not None:
+            reason = f"it is worse by at most {deciding.bound:.2%}, which has to come down to {deciding.limit:.2%}"
     return GuardEvidence(
         verdict=verdict,
         counts=dict(counts),
-        estimate=told.estimate,
-        bound=told.bound,
-        limit=told.limit,
+        estimate=deciding.estimate,
+        bound=deciding.bound,
+        limit=deciding.limit,
         evidence=round(max(0.0, log_worse / needed), 4),
         missing=reason,
     )

@@ -50,7 +50,7 @@ def decide(
         return Decision("roll_back", *failure)
     worse = [name for name, each in evidence.items() if each.verdict == "worse"]
     if worse:
-        return Decision("roll_back", worse[0], "; ".join(_told(name, evidence[name]) for name in worse))
+        return Decision("roll_back", worse[0], "; ".join(_in_words(name, evidence[name]) for name in worse))
     if traffic.status != "running" or traffic.policy != "steps":
         return None  # a person is to say how it goes on; or its percent follows scores, until a person ends it
     unclear = [name for name, each in evidence.items() if each.verdict == "unclear"]
@@ -66,7 +66,7 @@ def decide(
     return None
 
 
-def _told(name: str, found: GuardEvidence) -> str:
+def _in_words(name: str, found: GuardEvidence) -> str:
     estimate = "" if found.estimate is None else f": {found.estimate:+.4g}, allowed {tolerated(name, found.limit):g}"
     counts = ", ".join(f"{what} {count:g}" for what, count in found.counts.items())
     return f"{name} is worse{estimate}" + (f" ({counts})" if counts else "")

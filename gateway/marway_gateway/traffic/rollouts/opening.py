@@ -48,16 +48,16 @@ async def watching_rollouts(
         metrics: Where to tell of it.
         clock: Monotonic seconds.
     """
-    told = RolloutMetrics(metrics)
+    rollout_metrics = RolloutMetrics(metrics)
     candidates = CandidateLoads(resolver, loader, pods, contracts=contracts, clock=clock)
     watcher = Watcher(
         rollouts,
         resolver=resolver,
         exchange=Exchange(writer.registry.store, new_ulid()),
         candidates=candidates,
-        acting=Acting(writer, candidates, told),
+        acting=Acting(writer, candidates, rollout_metrics),
         pods=pods,
-        metrics=told,
+        metrics=rollout_metrics,
         clock=clock,
     )
     watcher.start()

@@ -33,7 +33,7 @@ def guards_of(running: Running) -> Mapping[str, float | None]:
     found, none = running.quality, set()
     if found is not None and found.guard is None:
         none.add(_QUALITY)
-    if running.memory_unsaid:
+    if running.memory_unknown:
         none.add(_MEMORY)
     return {guard: limit for guard, limit in running.traffic.guards.items() if guard not in none}
 

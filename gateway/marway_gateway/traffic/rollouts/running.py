@@ -37,7 +37,7 @@ class Running:
         traffic: How they are divided now.
         tally: What this process counted.
         memory: What this process saw of the memory that versions take, as `EvidenceDocument` has it.
-        memory_unsaid: Whether the pods that have the candidate do not say what it takes.
+        memory_unknown: Whether the pods that have the candidate do not say what it takes.
         others: What other processes had counted when it was last read, by process.
         quality: What feedback says, as it was last read.
         watched_s: How long each turn of a step was watched, by anybody, in seconds.
@@ -62,7 +62,7 @@ class Running:
     traffic: Traffic
     tally: Tally
     memory: list[tuple[float, int, int | None]] = field(default_factory=list)
-    memory_unsaid: bool = False
+    memory_unknown: bool = False
     others: dict[str, EvidenceDocument] = field(default_factory=dict)
     quality: RolloutQuality | None = None
     watched_s: dict[str, float] = field(default_factory=dict)
@@ -122,17 +122,17 @@ class Running:
     def sample_memory(self, pods: Iterable[Pod]) -> None:
         """Take in what pods say of the memory of its versions: of one worker, without what workers share."""
         candidate = base = 0
-        unsaid = False
+        unknown = False
         for pod in pods:
             for model in pod.status.models if pod.status is not None else ():
                 if model.name != self.model or model.state != "ready" or not model.workers:
                     continue
                 of_one = max(0, model.memory_bytes - model.weights_bytes) // model.workers
                 if model.version == self.traffic.candidate:
-                    candidate, unsaid = max(candidate, of_one), not model.memory_bytes
+                    candidate, unknown = max(candidate, of_one), not model.memory_bytes
                 elif model.version == self.traffic.base:
                     base = max(base, of_one)
-        self.memory_unsaid = unsaid and not candidate and not self.memory
+        self.memory_unknown = unknown and not candidate and not self.memory
         if candidate:
             self.memory.append((round(self.all_s, 1), candidate, base or None))
             if len(self.memory) > _SAMPLES_MAX:

@@ -97,7 +97,7 @@ class CopyJudge:
             tally.pair(traffic.step, base, side, shape_differs=shape_differs, disagrees=disagrees)
         counts = run.of(copied.version.record.version)
         _count(counts, base, side, compared, shape_differs)
-        _tell(counts, copied, came, compared, info, shape_differs)
+        _count_pair(counts, copied, came, compared, info, shape_differs)
         if info.observe == "bodies" and came.body is not None and came.reply is not None:
             info.output, info.output_headers = await self._output(copied, came.reply.header_block, came.body)
         self._telemetry.copied(info)
@@ -179,7 +179,7 @@ def _count(counts: ShadowCounts, base: Side, side: Side, compared: Compared | No
         count_name(counts.fields, name)
 
 
-def _tell(
+def _count_pair(
     counts: ShadowCounts,
     copied: Copied,
     came: Came,
@@ -191,12 +191,12 @@ def _tell(
     settings = (copied.base.serving, copied.version.serving)
     quotable = all(each.observe == "bodies" and not each.observe_redact for each in settings)
     if came.reply is None or came.status >= 400 or (compared is not None and compared.failed):
-        said = came.error.message if came.error is not None and quotable else f"status {came.status}"
-        count_name(counts.errors, said)
+        error = came.error.message if came.error is not None and quotable else f"status {came.status}"
+        count_name(counts.errors, error)
         if copied.status >= 400:
             return
         kind: Kind = "failed"
-        text: str | None = said
+        text: str | None = error
     elif compared is None or compared.difference is None:
         return
     elif shape_differs:

@@ -21,7 +21,7 @@ from marway.errors import (
 )
 from marway_sidecar.backends.base import Busy, NotSent, WorkerDied
 
-__all__ = ["error_of_answer", "error_of_failure", "said"]
+__all__ = ["error_of_answer", "error_of_failure", "reason_in"]
 
 _TEXT_MAX: Final = 300
 _WAIT_MAX_S: Final = 86_400.0
@@ -61,15 +61,17 @@ def error_of_answer(status: int, headers: Mapping[str, str], body: bytes, title:
         title: The version, for people.
     """
     if status in (429, 503):
-        why = f"the server of {title} takes no more now (status {status}): {said(body)}"
+        why = f"the server of {title} takes no more now (status {status}): {reason_in(body)}"
         kind = Busy if status == 429 else Overloaded  # which may mean that it is not well
         return kind(why, retry_after_s=_seconds(headers.get("Retry-After")))
     if status == 502:
-        return WorkerDied(f"the server of {title} lost what it had given the request to (status 502): {said(body)}")
+        return WorkerDied(
+            f"the server of {title} lost what it had given the request to (status 502): {reason_in(body)}"
+        )
     if status == 504:
-        return DeadlineExceeded(f"the server of {title} gave the request up (status 504): {said(body)}")
+        return DeadlineExceeded(f"the server of {title} gave the request up (status 504): {reason_in(body)}")
     if status >= 500:
-        return ModelError(f"{title} failed: {said(body)}", status=status if status <= 599 else 500)
+        return ModelError(f"{title} failed: {reason_in(body)}", status=status if status <= 599 else 500)
     if 300 <= status < 400 and status != 304:
         where = clip(headers.get("Location", "elsewhere"), 200)
         why = f"the server of {title} answered with status {status}, to ask {where}: set http_predict to that"
@@ -77,7 +79,7 @@ def error_of_answer(status: int, headers: Mapping[str, str], body: bytes, title:
     return None
 
 
-def said(body: bytes) -> str:
+def reason_in(body: bytes) -> str:
     """Return what the body of an error says: what its JSON calls message, detail or error, else its text."""
     text = body.decode(errors="replace").strip()
     try:

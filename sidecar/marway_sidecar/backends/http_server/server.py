@@ -24,7 +24,7 @@ from marway_sidecar.backends.base import (
 )
 from marway_sidecar.backends.http_server.addresses import DIRECTORY, Addresses
 from marway_sidecar.backends.http_server.connection import Connection
-from marway_sidecar.backends.http_server.errors import error_of_answer, said
+from marway_sidecar.backends.http_server.errors import error_of_answer, reason_in
 from marway_sidecar.backends.http_server.lookups import TIMEOUT_S, Known, Lookups
 from marway_sidecar.backends.http_server.predictions import Predictions
 from marway_sidecar.backends.http_server.requests import Body
@@ -201,7 +201,7 @@ class HttpServer:
             raise about(model, LoadFailed(message)) from exc
         if reply.good:
             return
-        why = f"{version.title} cannot be loaded: {url} answered with status {reply.status}: {said(reply.body)}"
+        why = f"{version.title} cannot be loaded: {url} answered with status {reply.status}: {reason_in(reply.body)}"
         error = error_of_answer(reply.status, reply.headers, reply.body, version.title)
         if isinstance(error, Unavailable):
             raise about(model, Unavailable(why, retry_after_s=error.retry_after_s))
@@ -224,7 +224,7 @@ class HttpServer:
             reply = await self._connection.ask(self._at.unload.method, url, Deadline.after(TIMEOUT_S))
             if sure and not reply.good and reply.status not in (404, 410):
                 message = f"{version.title} cannot be unloaded: {url} answered with status {reply.status}"
-                raise about(version, MarwayError(f"{message}: {said(reply.body)}"))
+                raise about(version, MarwayError(f"{message}: {reason_in(reply.body)}"))
         if self._directory is not None:
             try:
                 await asyncio.to_thread(self._directory.remove, version.server_name)

@@ -165,14 +165,14 @@ def _passed(row: Row, served: Served) -> Asked:
     head, raw = parted(message, _RAW_INPUTS)
     asked = v2.ModelInferRequest.FromString(head)
     spec = served.spec
-    for name, value in _said(asked.parameters).items():
+    for name, value in _given(asked.parameters).items():
         if name != _SIGNATURE_NAME or not isinstance(value, str):
             raise _no_effect(name, "the request", f"known is {_SIGNATURE_NAME}")
         spec.signature_name = value
     inputs: dict[str, tf.TensorProto] = {}
     for each, data in zip(asked.inputs, raw, strict=True):
         where = f"input {clip(each.name, 100)!r}"
-        for name in _said(each.parameters):
+        for name in _given(each.parameters):
             raise _no_effect(name, where, "an input of TensorFlow Serving has none")
         if each.name in inputs:
             raise InvalidRequest(f"{where} is there twice")
@@ -182,14 +182,14 @@ def _passed(row: Row, served: Served) -> Asked:
     wanted = []
     for output in asked.outputs:
         where = f"output {clip(output.name, 100)!r}"
-        for name in _said(output.parameters):
+        for name in _given(output.parameters):
             raise _no_effect(name, where, "known is binary_data")
         wanted.append(output.name)
     request = pb.PredictRequest(model_spec=spec, inputs=inputs, output_filter=wanted)
     return Asked(request, row, forms, asked.id)
 
 
-def _said(parameters: Any) -> dict[str, Any]:
+def _given(parameters: Any) -> dict[str, Any]:
     return {name: value for name, value in plain_parameters(parameters).items() if value is not None}
 
 
