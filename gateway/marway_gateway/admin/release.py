@@ -14,6 +14,7 @@ from marway.protection.contracts import ContractReport
 from marway.records import VersionRecord
 from marway.refs import Reference, check_label, check_model_id, check_version
 from marway.registry import Change, Registry
+from marway.registry.traffic.states import check_free_to_move
 from marway.serving import ServingSettings
 from marway.wire.comparison import Comparison, refusal
 from marway_gateway.admin.contracts import ContractChecks
@@ -96,6 +97,8 @@ class Releaser:
         why = "it was released before" if known.made else "the release was forced"
         comparison = Comparison(version=version, base=known.current, not_compared=why)
         if not move.force and not known.made:
+            # Here as well as in the change itself: no pod loads a version for a label that a rollout moves.
+            await self._writer.call(_check_no_rollout, registry, record.name, label, version)
             loads, comparison, contracts = await self._examined(known, label, caller.by, deadline=deadline)
             if_currently = if_currently or known.current  # what it was compared with
         _, change = await self._writer.change(
@@ -199,6 +202,10 @@ def _known(registry: Registry, model: str, version: str, label: str, op_id: str 
     state = registry.state(name)
     made = op_id is not None and any(entry.op_id == op_id for entry in state.history)
     return _Known(record, state.serving_for(record), state.labels.get(label), registry.is_proved(record), made)
+
+
+def _check_no_rollout(registry: Registry, model: str, label: str, version: str) -> None:
+    check_free_to_move(model, registry.state(model), label, version)
 
 
 def _refused(error: MarwayError, record: VersionRecord, label: str, current: str | None) -> MarwayError:

@@ -20,7 +20,7 @@ _WAIT_S = 5.0
 """No request may take so long: a load, while loads are held, would take all of its deadline."""
 
 
-async def test_nobody_waits_for_a_candidate(registry: Registry, tmp_path: Path) -> None:
+async def test_fault_a_candidate_that_is_lost(registry: Registry, tmp_path: Path) -> None:
     """The pod unloads the candidate and cannot load it: all callers are answered at once, the moment between included.
 
     Once it is loaded again, it has its callers back.

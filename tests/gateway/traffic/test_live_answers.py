@@ -52,6 +52,8 @@ def test_numbers_that_are_not_finite_are_told_by_the_pod() -> None:
 
 
 def test_what_does_not_count() -> None:
-    """Answers of moments when the candidate could not be asked, whichever side was drawn."""
+    """Moments when the candidate could not be asked, whichever side was drawn; and that there was no room."""
     for candidate in (False, True):
         assert counted((Assignment(TRAFFIC, candidate, counted=False), {})) == {}
+    no_room = {"outcome": "unavailable", "error": "overloaded"}
+    assert counted((Assignment(TRAFFIC, candidate=False), no_room)) == {}

@@ -113,7 +113,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
         yield Cluster(registry, pod, home, stack)
 
 
-async def test_killed_stopped_and_jumping(cluster: Cluster, tmp_path: Path) -> None:
+async def test_fault_gateways_die_in_a_rollout(cluster: Cluster, tmp_path: Path) -> None:
     """A good candidate is promoted and a bad one rolled back, each change made once, whatever becomes of gateways.
 
     One is killed in the middle of a step, one begins then, one is stopped and goes on, and the wall clock of one jumps

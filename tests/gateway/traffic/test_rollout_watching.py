@@ -219,7 +219,7 @@ async def test_all_at_once(registry: Registry, start: Start) -> None:
     assert told(registry) == [("start", None), ("roll_back", "errors")]
 
 
-async def test_lost_replies(registry: Registry, start: Start) -> None:
+async def test_fault_lost_replies_in_a_rollout(registry: Registry, start: Start) -> None:
     """A store that says of writes that were done that they were not: the rollout takes each step once all the same."""
     begin(registry)
     one = start("one", LossyStore(DirectoryStore(Path(registry.url.removeprefix("file://"))), 0.5))  # type: ignore[arg-type]

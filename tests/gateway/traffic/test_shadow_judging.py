@@ -248,3 +248,9 @@ async def test_counts_reach_the_store_whatever_answers_are_lost(bench: Bench) ->
     (key,) = bench.store.keys("rollouts/intent/")
     kept = ProcessCounts.model_validate_json(bench.store.get(key).data)
     assert (kept.label, kept.base, kept.versions["1.1"].answered) == ("PROD", "1.0", 30)
+    bench.book.run("intent", "PROD", "1.0", TRAFFIC).used_at -= 3601
+    await bench.book.write()  # nothing is counted for an hour: it is forgotten, and stays where it is kept
+    bench.book.run("intent", "PROD", "1.0", TRAFFIC).of("1.1").answered = 1
+    await bench.book.write()
+    found = [bench.store.get(key).data for key in bench.store.keys("rollouts/intent/")]
+    assert sorted(ProcessCounts.model_validate_json(data).versions["1.1"].answered for data in found) == [1, 30]

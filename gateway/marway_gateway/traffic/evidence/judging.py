@@ -20,7 +20,7 @@ _TOLERATED: Final[Mapping[str, float]] = MappingProxyType({"quality": 0.25})
 """Of the limit, how much worse a candidate may be without being called worse; all of it where a test is not named.
 
 Both versions are wrong about some of the same requests and some of others, so to be sure that 3 % more are wrong than
-2 % takes 5 to 50 times as many answers as to be sure that more than 0.5 % are: minutes, and seconds.
+2 % takes 5 to 15 times as many answers as to be sure that more than 0.5 % are: minutes, and seconds.
 """
 _UNSIGNED: Final = frozenset({"shape", "disagreement"})
 """Tests where the candidate cannot be better than the base."""
@@ -214,7 +214,7 @@ def _estimate(steps: Sequence[Step]) -> float | None:
 
 
 def _guard(results: Sequence[_Result], counts: Mapping[str, float], limit: float, missing: str) -> GuardEvidence:
-    """One guard of several tests: bets share the stake, and all must pass. It tells of the one nearest to its limit."""
+    """One guard of several tests: bets share the stake, and all must pass. It tells of the one that decides."""
     log_worse = log_mean([each.log_worse for each in results])
     needed = -math.log(results[0].level)
     verdict: Verdict = "unclear"
@@ -222,7 +222,10 @@ def _guard(results: Sequence[_Result], counts: Mapping[str, float], limit: float
         verdict = "worse"
     elif all(each.passes for each in results):
         verdict = "not_worse"
-    told = max(results, key=lambda each: math.inf if each.bound is None else each.bound / max(each.limit, 1e-9))
+    if verdict == "worse":
+        told = max(results, key=lambda each: each.log_worse)
+    else:
+        told = max(results, key=lambda each: math.inf if each.bound is None else each.bound / max(each.limit, 1e-9))
     reason: str | None = None
     if verdict == "unclear":
         reason = missing

@@ -18,8 +18,8 @@ class Side(NamedTuple):
     """What became of a request with one version.
 
     Attributes:
-        failed: The model did not answer, or with an error of its own (not: the caller's mistake, no capacity, gone
-            away).
+        failed: No answer, or an error, whoever seems to be at fault: chance gives either version as many bad callers.
+            Not that there was no capacity.
         finite: No NaN and no infinity in the answer; None where it holds no numbers or was not looked at.
         model_s: How long the model took, in seconds, as the pod says; None where it does not.
     """

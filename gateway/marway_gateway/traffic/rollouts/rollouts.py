@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from marway.traffic import GUARDS, Traffic, run_of
 from marway.wire.model_run import UNKNOWN, ModelRun
 from marway_gateway.observe.telemetry import RequestInfo
@@ -10,6 +12,8 @@ from marway_gateway.traffic.evidence import Side, Tally
 from marway_gateway.traffic.rollouts.running import Running
 
 __all__ = ["Rollouts"]
+
+_NO_ROOM: Final = frozenset({"no_pod_available", "no_room_to_spare", "overloaded"})
 
 
 class Rollouts:
@@ -45,15 +49,18 @@ class Rollouts:
     def answered(self, info: RequestInfo, assignment: Assignment) -> None:
         """Count the answer to a caller of a label that is divided, once it ended.
 
-        Whatever is no answer is a failure. Callers that send what is wrong, or leave, do so for either version alike,
-        as chance divides them; where more of the candidate's do, it refuses what the base takes, or hangs. Times say
-        nothing where answers may come from the cache, which knows the base's better than the candidate's.
+        Whatever is no answer is a failure, except that there was no room: a candidate's callers get the base then.
+        Callers that send what is wrong, or leave, do so for either version alike, as chance divides them; where more of
+        the candidate's do, it refuses what the base takes, or hangs. Times say nothing where answers may come from the
+        cache, which knows the base's better than the candidate's.
 
         Args:
             info: The request's.
             assignment: Which side it was drawn to, which is the side it counts for.
         """
         if info.model is None or info.label is None or not assignment.counted:
+            return
+        if info.error in _NO_ROOM and not assignment.failed:
             return
         failed = assignment.failed or info.outcome != "ok"
         run = UNKNOWN if assignment.failed else ModelRun.parse(info.run)

@@ -20,7 +20,8 @@ from marway_gateway.traffic.shadow.shapes import BaseShape
 __all__ = ["Run", "ShadowBook"]
 
 _EVERY_S: Final = 2.0
-_FORGET_S: Final = 60.0
+_FORGET_S: Final = 3600.0
+"""How long a run is known in which nothing is counted; what comes later is counted beside it, as of another process."""
 _log = logging.getLogger(__name__)
 
 
@@ -30,12 +31,14 @@ class Run:
 
     Attributes:
         counts: What is kept.
+        process: Under which name: nobody else ever writes there.
         shape: The base's answers, as far as they were seen.
         used_at: When something was counted last, on the monotonic clock.
         written: Of what was counted, how much is in the store; None before anything is.
     """
 
     counts: ProcessCounts
+    process: str = field(default_factory=new_ulid)
     shape: BaseShape = field(default_factory=BaseShape)
     used_at: float = 0.0
     written: bytes | None = None
@@ -56,7 +59,6 @@ class ShadowBook:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        self._process = new_ulid()
         self._runs: dict[tuple[str, str], Run] = {}
         self._away = False
 
@@ -94,7 +96,7 @@ class ShadowBook:
     def _put(self, run: Run, data: bytes) -> str:
         """Write over what this process alone writes, whatever became of the attempt before. Blocks."""
         counts = run.counts
-        key = counts_key(counts.model, counts.run, self._process)
+        key = counts_key(counts.model, counts.run, run.process)
         attempts: tuple[Callable[[str | None], str | None], ...] = (lambda tag: tag, lambda tag: self._store.tag(key))
         for etag_of in attempts:
             etag = etag_of(run.etag)
