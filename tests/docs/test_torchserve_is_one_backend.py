@@ -29,6 +29,7 @@ ALLOWED = {
     "core/marway/refs.py": {"such as torchserve"},
     "core/marway/wire/runtime.py": {'"torchserve"'},
     "gateway/marway_gateway/admin/pod_views.py": {'"torchserve"'},
+    "gateway/marway_gateway/admin/views.py": {'"torchserve"'},
     "gateway/marway_gateway/surfaces/catalogue.py": {'"torchserve"'},
     "sidecar/marway_sidecar/api/openapi.py": {'"backend":"torchserve"'},
     "sidecar/marway_sidecar/cli.py": {"torchserve, native, or that"},
