@@ -1,7 +1,7 @@
 """Writes confseq.json: what the authors' own program says of the same bets: `python confseq_table.py > confseq.json`.
 
-`confseq` 0.0.11 is built from C++ with Boost and wants NumPy 1, so it is no requirement of the tests. The table was made
-with its Python source alone: `betting.py` needs none of its C++ parts, which were left out, as were its plots, and
+`confseq` 0.0.11 is built from C++ with Boost and wants NumPy 1, so it is no requirement of the tests. The table is
+made with its Python source alone: `betting.py` needs none of its C++ parts, which were left out, as were its plots, and
 `np.float_` was read as `np.float64`.
 """
 
