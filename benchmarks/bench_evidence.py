@@ -2,7 +2,8 @@
 
 `make bench-evidence`, or `python benchmarks/bench_evidence.py --runs 500`. It needs no server: outcomes are drawn,
 counted and judged by what gateways judge with. Looks are every two seconds, as theirs are; what is worked out exactly,
-for looks after every outcome, is in tests/gateway/traffic/evidence. `--write` writes benchmarks/results/evidence.md.
+for looks after every outcome, is in tests/gateway/traffic/evidence. `--write` writes benchmarks/results/evidence.md and
+its figures.
 """
 
 import argparse
@@ -14,13 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import machine
-from documents import Table, add_output, write
+import evidence_tables
+import report
+from documents import add_output, write
 from evidence_runs import LIMITS, Candidate, Outcome, fixed_sample, live_only, many_gateways, rollout, watched
 
 from marway_gateway.traffic.evidence.judging import tolerated
 
-RESULT = Path(__file__).parent / "results" / "evidence.md"
+RESULTS = Path(__file__).parent / "results"
 RATE = 100
 SEED = 20_261_130
 WATCHED_S = 600
@@ -45,15 +47,16 @@ CHANGES = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000, help="simulated rollouts a row (default: %(default)s)")
-    parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
+    parser.add_argument("--write", action="store_true", help="write the figures into benchmarks/results, and the page")
     add_output(parser)
     args = parser.parse_args()
     result = measure(args.runs)
-    text = markdown(result)
-    print(text)
+    print(evidence_tables.markdown(result))
+    if args.write:
+        args.json = RESULTS / "data" / "evidence.json"
     write(args, "evidence", result)
     if args.write:
-        RESULT.write_text(text)
+        report.write(RESULTS)
     return 0
 
 
@@ -67,6 +70,7 @@ def measure(runs: int) -> dict[str, Any]:
         false = {guard: each(partial(watched, one, RATE, WATCHED_S)) for guard, one in HARMLESS.items()}
         return {
             "runs": runs,
+            "rate": RATE,
             "false_alarms": {
                 **{f"{guard} at its limit, 1 % of callers, all copied": share(found) for guard, found in false.items()},
                 "errors at their limit: three gateways, each two seconds behind the others, any of them": share(
@@ -105,41 +109,6 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "promoted_after_s": statistics.median(promoted) if promoted else None,
         "touched": statistics.mean(each.touched / each.calls for each in outcomes),
     }
-
-
-def markdown(result: dict[str, Any]) -> str:
-    alarms = Table("Harmless candidate, watched for 10 minutes, 300 looks", "accused (bound: 1 %)")
-    for name, rate in result["false_alarms"].items():
-        alarms.add(name, f"{rate:.2%}")
-    good = Table("Good candidate", "rolled back", "promoted", "paused", "promoted after (median)")
-    for name, each in result["good"].items():
-        after = each["promoted_after_s"]
-        ends = (f"{each[end]:.2%}" for end in ("rolled back", "promoted", "paused"))
-        good.add(name, *ends, "never" if after is None else f"{after:.0f} s")
-    columns = ("rolled back", "within 60 s", "after (median)", "after (95 %)", "promoted", "callers touched")
-    bad = Table("Bad candidate", *columns)
-    for name, each in result["bad"].items():
-        times = ("" if each[key] is None else f"{each[key]:.0f} s" for key in ("median_s", "p95_s"))
-        rates = (f"{each[key]:.1%}" for key in ("rolled back", "within_60_s"))
-        bad.add(name, *rates, *times, f"{each['promoted']:.1%}", f"{each['touched'] * 1000:.2f} ‰")
-    found = machine.describe()
-    parts = (
-        "# Evidence of rollouts: false alarms and delay\n",
-        f"`make bench-evidence`: {result['runs']:,} simulated rollouts a row, {RATE} requests/s, steps 1, 5, 25, 100",
-        "of at most 60 s, all answers of the base copied, alpha 0.01 over six guards (errors, latency, finite, shape,",
-        "disagreement, quality), a look every two seconds. Seeds are fixed and not those of the tests. What is",
-        "simulated are outcomes: how real models, pods and gateways fare is `make bench-releases`.\n",
-        f"Commit {found['commit']}, {found['measured']}.\n",
-        *alarms.lines(),
-        "",
-        *good.lines(),
-        "",
-        *bad.lines(),
-        "",
-        "A candidate just at a limit is neither within nor beyond it: it may be paused or rolled back. *Callers",
-        "touched* are those, of all callers of the rollout, who got an answer that the base would have given better.",
-    )
-    return "\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 engine serves base versions of three real models (and two of them again, whose truth comes as feedback); callers ask
 each 100 times a second. Two models at a time have a release; a good one ends when it is promoted. What was measured is
 kept in .bench-cache/releases: a run that was ended goes on there, unless `--fresh`. The last one writes
-benchmarks/results/releases.md.
+benchmarks/results/releases.md and its figures.
 """
 
 import argparse
@@ -17,18 +17,19 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import machine
+import release_tables
 import release_zoo as zoo
-from documents import Table, add_output, write
+import report
+from documents import add_output, write
 from release_callers import Callers
 from servers import MarwayUp, marway_up
 
-RESULT = Path(__file__).parent / "results" / "releases.md"
+RESULTS = Path(__file__).parent / "results"
 SCRATCH = Path(__file__).parents[1] / ".bench-cache" / "releases"
 STEPS, STEP_TIME_S = "1,25,100", 60
 RATE = 100
@@ -56,11 +57,13 @@ def main() -> int:
     if chosen:
         run(chosen, done)
     result = summary(list(done.rows.values()))
-    text = markdown(result)
-    print(text)
+    print(release_tables.markdown(result))
+    whole = len(done.rows) == len(zoo.releases())
+    if whole and args.json is None:
+        args.json = RESULTS / "data" / "releases.json"
     write(args, "releases", result)
-    if len(done.rows) == len(zoo.releases()):
-        RESULT.write_text(text)
+    if whole:
+        report.write(RESULTS)
     return 0
 
 
@@ -198,6 +201,9 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     bad, good = [row for row in rows if not row["good"]], [row for row in rows if row["good"]]
     in_time = [row for row in bad if row["end"] in STOPPED and row["seconds"] <= STEP_TIME_S + 2]
     return {
+        "steps": STEPS,
+        "step_time_s": STEP_TIME_S,
+        "rate": RATE,
         "rows": rows,
         "bad": len(bad),
         "stopped_in_time": len(in_time),
@@ -208,64 +214,6 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "rolled_back_good": sum(row["end"] in ("rolled_back", "refused") for row in good),
         "promoted_good": sum(row["end"] == "promoted" for row in good),
     }
-
-
-def _kinds(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    for what in dict.fromkeys(row["what"] for row in rows):
-        yield what, [row for row in rows if row["what"] == what]
-
-
-def markdown(result: dict[str, Any]) -> str:
-    found = machine.describe()
-    rows = result["rows"]
-    goals = Table("what", "goal", "reached")
-    goals.add(
-        "bad releases stopped within 60 s of traffic", "≥ 48 of 50", f"{result['stopped_in_time']} of {result['bad']}"
-    )
-    part = 1000 * result["touched"] / result["calls"] if result["calls"] else 0.0
-    goals.add("wrong answers, of all answers meanwhile", "≤ 10 ‰", f"{part:.2f} ‰ of {result['calls']:,}")
-    goals.add("good releases rolled back", "0 of 50", f"{result['rolled_back_good']} of {result['good']}")
-    goals.add("good releases promoted", "", f"{result['promoted_good']} of {result['good']}")
-    bad = Table("bad release", "of", "ends", "after", "by", "wrong answers")
-    for what, each in _kinds([row for row in rows if not row["good"]]):
-        bad.add(
-            what,
-            ", ".join(row["model"] for row in each),
-            ", ".join(dict.fromkeys(row["end"] for row in each)),
-            ", ".join(f"{row['seconds']:.0f} s" for row in each),
-            ", ".join(dict.fromkeys(row["guard"] or "proof" for row in each)),
-            ", ".join(f"{row['touched']} of {row['calls']}" for row in each),
-        )
-    fine = Table("good release", "of", "ends", "after")
-    for what, each in _kinds([row for row in rows if row["good"]]):
-        models = dict.fromkeys(row["model"] for row in each)
-        seconds = [row["seconds"] for row in each]
-        ends = (f"{sum(row['end'] == end for row in each)} {end}" for end in dict.fromkeys(row["end"] for row in each))
-        fine.add(what, ", ".join(models), ", ".join(ends), f"{min(seconds):.0f} to {max(seconds):.0f} s")
-    missed = [
-        "- {model} {version}, {what}: {end} after {seconds:.0f} s. {reason}".format(**row)
-        for row in rows
-        if (row["end"] == "promoted") is not row["good"] or (not row["good"] and row["seconds"] > STEP_TIME_S + 2)
-    ]
-    parts = (
-        "# A hundred releases\n",
-        f"`make bench-releases`: `marway rollout start MODEL VERSION --steps {STEPS} --step-time {STEP_TIME_S}s` for",
-        "versions of an intent classifier, a digit classifier and EfficientNet-Lite0 at 32 pixels, each asked",
-        f"{RATE} times a second. One `marway up` with the native engine, two models at a time; callers share its",
-        "processors.",
-        f"Commit {found['commit']}, {found['measured']}, {found['processors']}.\n",
-        *goals.lines(),
-        "",
-        *bad.lines(),
-        "",
-        *fine.lines(),
-        "",
-        "*Wrong answers*: callers of the candidate who got an error, an answer of another shape, or another decision",
-        "than the base's, of all callers from the start of the rollout to its end. *proof*: refused before anyone was",
-        "touched.",
-        *(["", "Not as they should:", "", *missed] if missed else []),
-    )
-    return "\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

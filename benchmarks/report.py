@@ -15,15 +15,24 @@ import bench_bodies
 import bench_cache
 import bench_cold_path
 import bench_features
+import evidence_tables
 import goals
 import native_goals
 import open_inference_tables
 import peer_tables
+import release_tables
 import speed_tables
 from charts import Bar, bars
 from documents import MARWAY
 
 RESULTS = Path(__file__).parent / "results"
+_PAGES: Mapping[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "engines": ("The native engine, TorchServe and other model servers", native_goals.markdown),
+    "open_inference": ("Marway before Triton", open_inference_tables.markdown),
+    "evidence": ("Evidence of rollouts: false alarms and delay", evidence_tables.markdown),
+    "releases": ("A hundred releases", release_tables.markdown),
+}
+"""What has a page of its own, and not a section of latest.md."""
 _PARTS = ("gateway", "sidecar", "JVM", "worker", "runtime")
 
 
@@ -33,15 +42,11 @@ def write(out: Path = RESULTS) -> str:
     peers = found.get("peers")
     if peers is not None:
         (out / "peers.md").write_text(f"# Marway and its peers\n\n{peer_tables.markdown(peers['result'])}")
-    engines = found.pop("engines", None)
-    if engines is not None:
-        text = native_goals.markdown(engines["result"])
-        heading = "# The native engine, TorchServe and other model servers"
-        (out / "engines.md").write_text(f"{heading}\n\n{_measured(engines)}\n\n{text}")
-    passed_on = found.pop("open_inference", None)
-    if passed_on is not None:
-        text = open_inference_tables.markdown(passed_on["result"])
-        (out / "open_inference.md").write_text(f"# Marway before Triton\n\n{_measured(passed_on)}\n\n{text}")
+    for name, (heading, page) in _PAGES.items():
+        document = found.pop(name, None)
+        if document is not None:
+            text = f"# {heading}\n\n{_measured(document)}\n\n{page(document['result'])}"
+            (out / f"{name}.md").write_text(text)
     charts: dict[str, str] = {}
     text = "\n".join(_lines(found, charts)).rstrip() + "\n"
     out.mkdir(parents=True, exist_ok=True)

@@ -93,6 +93,7 @@ def test_the_table_counts_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> 
     """A bad release that was promoted is missed and named; wrong answers are of all answers to callers meanwhile."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import bench_releases as bench
+    import release_tables
 
     row = {"model": "intent", "version": "2.1", "what": "raises", "reason": "", "guard": "errors", "calls": 1000}
     rows = [
@@ -102,7 +103,7 @@ def test_the_table_counts_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> 
     ]
     result = bench.summary(rows)
     assert (result["stopped_in_time"], result["rolled_back_good"], result["promoted_good"]) == (1, 0, 1)
-    text = bench.markdown(result)
+    text = release_tables.markdown(result)
     assert "1.50 ‰ of 2,000" in text
     assert "- intent 2.2, raises: promoted after 44 s." in text
     assert "- intent 3.1" not in text
