@@ -52,7 +52,7 @@ def test_told() -> None:
     """The reason says which guard, how much worse and by what counts; a pause says what is missing."""
     worse = decide(rollout(), found(errors="not_worse", finite="worse"), 1)
     assert worse is not None
-    assert (worse.guard, worse.reason) == ("finite", "finite is worse: +0.2, allowed 0.01 (pairs 9)")
+    assert (worse.guard, worse.reason) == ("finite", "finite is worse: +0.2, allowed 0.0025 (pairs 9)")
     unclear = decide(rollout(), found(errors="not_worse", finite="unclear"), 60)
     assert unclear is not None
     assert "finite (not enough answers yet)" in unclear.reason

@@ -16,11 +16,12 @@ __all__ = ["TAIL", "Step", "judged", "log_worse", "test_limit", "tolerated"]
 
 TAIL: Final = 0.1
 """Of the limit of `latency`, how much of it holds for the slowest requests (p99)."""
-_TOLERATED: Final[Mapping[str, float]] = MappingProxyType({"quality": 0.25})
+_TOLERATED: Final[Mapping[str, float]] = MappingProxyType({"errors": 0.25, "finite": 0.25, "quality": 0.25})
 """Of the limit, how much worse a candidate may be without being called worse; all of it where a test is not named.
 
-Both versions are wrong about some of the same requests and some of others, so to be sure that 3 % more are wrong than
-2 % takes 5 to 15 times as many answers as to be sure that more than 0.5 % are: minutes, and seconds.
+To be sure that 2 % more fail rather than 1 % takes several times as many answers as to be sure that it is more than
+0.25 %: a minute, and seconds. With quality it is 5 to 15 times, as both versions are wrong about some of the same
+requests and some of others.
 """
 _UNSIGNED: Final = frozenset({"shape", "disagreement"})
 """Tests where the candidate cannot be better than the base."""
@@ -56,12 +57,12 @@ def judged(
 ) -> dict[str, GuardEvidence]:
     """Return what each guard says of the candidate now.
 
-    `worse`: "the candidate is worse by no more than the limit" (`quality`: than a quarter of it, so that it is found
-    soon) is refuted, at alpha divided by the number of guards: a candidate that is within all of that is called worse
-    by any guard, ever, with a probability of at most alpha (Bonferroni over guards, Ville over looks). `not_worse`:
-    "it is worse by the limit or more" is refuted at alpha: a candidate passes where ALL guards say so, which one that
-    is not within every limit does with a probability of at most alpha (Berger, 1982: Multiparameter hypothesis testing
-    and acceptance sampling: no division needed).
+    `worse`: "the candidate is worse by no more than the limit" (`errors`, `finite` and `quality`: than a quarter of it,
+    so that it is found soon) is refuted, at alpha divided by the number of guards: a candidate that is within all of
+    that is called worse by any guard, ever, with a probability of at most alpha (Bonferroni over guards, Ville over
+    looks). `not_worse`: "it is worse by the limit or more" is refuted at alpha: a candidate passes where ALL guards say
+    so, which one that is not within every limit does with a probability of at most alpha (Berger, 1982: Multiparameter
+    hypothesis testing and acceptance sampling: no division needed).
 
     Callers' answers and copies are bet on with half of the stake each, for one request may be in both; evidence of
     steps is multiplied. So that a candidate that becomes bad late does not live on its good name, part of the stake is

@@ -22,14 +22,16 @@ _COMMON: Final[Mapping[str, float]] = MappingProxyType(
 _SIZES: Final = (0.02, 0.05, 0.2, 1.0)
 """Changes for which it is told how soon they are found: fractions of requests."""
 _COPIED_ONLY: Final = frozenset({"shape", "disagreement"})
+_QUARTER: Final = "From a quarter of the limit on a candidate may be rolled back"
 _NOTES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "latency": "slower than 1.3 times the base's median and 0.5 ms; a tenth of the limit is for slower than 1.5 "
         "times its 99th percentile and 5 ms. Counted from the base's 200th answer on each gateway",
         "shape": "fields, types, kind of status and content, not values; only of copies",
+        "errors": _QUARTER,
+        "finite": _QUARTER,
         "disagreement": "decisions, not scores; only of copies. Who is to answer otherwise needs a higher limit",
-        "quality": "as fast as feedback comes: these times are for the truth of every request at once. From a "
-        "quarter of the limit on a candidate may be rolled back",
+        "quality": f"as fast as feedback comes: these times are for the truth of every request at once. {_QUARTER}",
         "memory": "the candidate's workers against the base's; found once it has grown by the limit",
     }
 )
