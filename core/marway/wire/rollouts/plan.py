@@ -55,7 +55,7 @@ class RolloutPlan(Frozen):
         guards: What is watched.
         rate_per_s: How many requests of the label a second this was worked out for.
         shadow_percent: How many of the base's answers are compared with the candidate's.
-        alpha: Bound for the probability that a candidate that is within all limits is rolled back.
+        alpha: Bound for the probability that a candidate no worse than the base is rolled back.
         expected_s: How long it takes for a good candidate; None where it will need a person.
         notes: What else there is to say, a sentence each.
         policy: `steps`, or `thompson`: there is one step, the percent that it starts with.

@@ -71,7 +71,7 @@ def plan_lines(plan: RolloutPlan, *, model: str, candidate: str, base: str | Non
         yield f"  in all about {_seconds(plan.expected_s)}; a step that takes {_seconds(plan.step_time_s)} pauses it"
     copies = f"{plan.shadow_percent:g} % of {base}'s answers are asked of {candidate} too, for nobody to get"
     yield f"  copies  {copies}" if plan.shadow_percent else "  copies  none: only callers' requests count"
-    yield f"  a candidate within all limits is rolled back in at most {100 * plan.alpha:g} of 100 rollouts"
+    yield f"  a candidate no worse than the base is rolled back in at most {100 * plan.alpha:g} of 100 rollouts"
     yield "what is watched, and what is found:"
     for name, guard in plan.guards.items():
         yield f"  {name:<13}{_guard_plan(guard)}"

@@ -22,7 +22,7 @@ _COMMON: Final[Mapping[str, float]] = MappingProxyType(
 _SIZES: Final = (0.02, 0.05, 0.2, 1.0)
 """Changes for which it is told how soon they are found: fractions of requests."""
 _COPIED_ONLY: Final = frozenset({"shape", "disagreement"})
-_QUARTER: Final = "From a quarter of the limit on a candidate may be rolled back"
+_QUARTER: Final = "rolled back from a quarter of the limit on"
 _NOTES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "latency": "slower than 1.3 times the base's median and 0.5 ms; a tenth of the limit is for slower than 1.5 "
@@ -31,7 +31,7 @@ _NOTES: Final[Mapping[str, str]] = MappingProxyType(
         "errors": _QUARTER,
         "finite": _QUARTER,
         "disagreement": "decisions, not scores; only of copies. Who is to answer otherwise needs a higher limit",
-        "quality": f"as fast as feedback comes: these times are for the truth of every request at once. {_QUARTER}",
+        "quality": f"as fast as feedback comes: these times are for the truth of every request at once; {_QUARTER}",
         "memory": "the candidate's workers against the base's; found once it has grown by the limit",
     }
 )
