@@ -31,7 +31,7 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         *bad.lines(),
         "",
-        "A candidate just at a limit is neither within nor beyond it: it may be paused or rolled back. *Callers",
-        "touched* are those, of all callers of the rollout, who got an answer that the base would have given better.",
+        "A candidate between what is tolerated and the limit may be promoted, paused or rolled back. *Callers touched*",
+        "are those, of all callers of the rollout, who got an answer that the base would have given better.",
     )
     return "\n".join(parts) + "\n"

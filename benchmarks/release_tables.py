@@ -28,7 +28,7 @@ def markdown(result: dict[str, Any]) -> str:
             ", ".join(row["model"] for row in each),
             ", ".join(dict.fromkeys(row["end"] for row in each)),
             ", ".join(f"{row['seconds']:.0f} s" for row in each),
-            ", ".join(dict.fromkeys(row["guard"] or "proof" for row in each)),
+            ", ".join(dict.fromkeys(row["guard"] or ("proof" if row["end"] == "refused" else "none") for row in each)),
             ", ".join(f"{row['touched']} of {row['calls']}" for row in each),
         )
     fine = Table("good release", "of", "ends", "after")
