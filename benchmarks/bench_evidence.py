@@ -27,8 +27,8 @@ RATE = 100
 SEED = 20_261_130
 WATCHED_S = 600
 HARMLESS = {guard: Candidate({guard: tolerated(guard, limit)}) for guard, limit in LIMITS.items()}
-"""As bad as a guard tolerates (`errors`, `finite` and `quality`: a quarter of the limit): the hardest candidates that no
-guard may accuse."""
+"""As bad as a guard tolerates (`errors`, `finite` and `quality`: a quarter of the limit): the hardest candidates that
+no guard may accuse."""
 CHANGES = {
     "fails for 1 % of inputs (the limit, four times what is tolerated)": Candidate({"errors": 0.01}),
     "fails for 2 % of inputs": Candidate({"errors": 0.02}),
