@@ -32,7 +32,8 @@ def main() -> None:
 def picture(seconds: Seconds, rollout: str) -> tuple[str, str]:
     """Return how a rollout ended, and the picture of it as SVG."""
     of_it = [each for each in seconds if each["rollout"] and each["rollout"]["rollout"] == rollout]
-    running = [each["at"] for each in of_it if each["rollout"]["state"] == "running"]
+    # One that was rolled back between two looks was never seen running.
+    running = [each["at"] for each in of_it if each["rollout"]["state"] == "running"] or [of_it[0]["at"]]
     first, last = running[0] - BEFORE_S, running[-1] + AFTER_S
     end = next(each["rollout"] for each in of_it if each["rollout"]["state"] != "running")
     shares = shares_of(seconds, end["candidate"], first, last)

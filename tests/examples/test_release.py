@@ -75,3 +75,7 @@ def test_pictures(tmp_path: Path) -> None:
     drawn = (tmp_path / "release-rolled-back.svg").read_text()
     for words in ("intent 2 is to take the place of 1: rolled back", "rolled back: errors", "4 %", "verdict"):
         assert words in drawn
+    # Who is found out at once may not have been seen running.
+    (tmp_path / "run.json").write_text(json.dumps([seconds[0], *seconds[5:]]))
+    assert draw(tmp_path / "run.json") == ["release-rolled-back.svg"]
+    assert "rolled back: errors" in (tmp_path / "release-rolled-back.svg").read_text()
