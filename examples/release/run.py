@@ -146,7 +146,9 @@ def calling(gateway: str, admin: str) -> Iterator[Calls]:
     def note() -> None:
         begun = time.monotonic()
         with httpx.Client(base_url=admin, timeout=TIMEOUT_S, trust_env=False) as client:
-            while not stop.wait(1.0):
+            ended = False
+            while not ended:  # with a last look at the end, or what ended just now would seem to run
+                ended = stop.wait(1.0)
                 found = client.get("/models/intent/labels/PROD/rollout")
                 with lock:
                     second = {"at": time.monotonic() - begun, "answered": dict(calls.answered)}
