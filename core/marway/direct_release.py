@@ -38,20 +38,15 @@ def release_directly(
             the other do not; or it has none.
         MarwayError: As `Registry.release`.
     """
-    check_label(label)
-    registry.check_there()
-    name = registry.find(model)
-    current = registry.state(name).labels.get(label)
-    comparison = Comparison(version=version, base=current, method="stored", not_compared="the release was forced")
+    name, nothing = _nothing_compared(registry, model, version, label, "the release was forced")
+    comparison = nothing
     if not force:
-        comparison = _compared(registry, name, version, label, current, comparison, unproved_first=unproved_first)
-        if comparison.refused and if_currently in (None, current):
-            raise refusal(comparison, model=name, label=label)
+        comparison = _compared(registry, name, label, nothing, if_currently, unproved_first=unproved_first)
     change = registry.release(
         name,
         version,
         label=label,
-        if_currently=if_currently if force else if_currently or current,  # what it was compared with
+        if_currently=if_currently if force else if_currently or comparison.base,  # what it was compared with
         note=note,
         forced=force,
         require_proof=True,
@@ -76,20 +71,15 @@ def start_rollout_directly(
 
     Arguments, results and errors are those of `Registry.start_rollout` and `release_directly`.
     """
-    check_label(label)
-    registry.check_there()
-    name = registry.find(model)
-    current = registry.state(name).labels.get(label)
-    comparison = Comparison(version=version, base=current, method="stored", not_compared="its start was forced")
-    if not force and current is not None:
-        comparison = _compared(registry, name, version, label, current, comparison, unproved_first=False)
-        if comparison.refused and if_currently in (None, current):
-            raise refusal(comparison, model=name, label=label)
+    name, nothing = _nothing_compared(registry, model, version, label, "its start was forced")
+    comparison = nothing
+    if not force and nothing.base is not None:
+        comparison = _compared(registry, name, label, nothing, if_currently)
     change = registry.start_rollout(
         name,
         version,
         label=label,
-        if_currently=if_currently if force else if_currently or current,  # what it was compared with
+        if_currently=if_currently if force else if_currently or comparison.base,  # what it was compared with
         forced=force,
         require_proof=True,
         by=by,
@@ -98,16 +88,30 @@ def start_rollout_directly(
     return change, comparison
 
 
+def _nothing_compared(registry: Registry, model: str, version: str, label: str, why: str) -> tuple[str, Comparison]:
+    """Return the model's name as it is written, and that nothing was compared with the label's version, and why."""
+    check_label(label)
+    registry.check_there()
+    name = registry.find(model)
+    current = registry.state(name).labels.get(label)
+    return name, Comparison(version=version, base=current, method="stored", not_compared=why)
+
+
 def _compared(
     registry: Registry,
     name: str,
-    version: str,
     label: str,
-    current: str | None,
     nothing: Comparison,
+    if_currently: str | None,
     *,
-    unproved_first: bool,
+    unproved_first: bool = False,
 ) -> Comparison:
+    """Return how a version compares with the label's, or ``nothing`` where the change itself is refused.
+
+    Raises:
+        ReleaseRefused: As `release_directly`, unless the label is not at ``if_currently`` anyway.
+    """
+    version, current = nothing.version, nothing.base
     if current == version:
         return nothing.model_copy(update={"not_compared": f"{label} is at {current} already"})
     try:
@@ -117,4 +121,7 @@ def _compared(
     if not registry.is_proved(record) and not (unproved_first and current is None):
         return nothing  # refused for that
     base = registry.record(name, current) if current is not None else None
-    return compare_stored(registry, record, base)
+    comparison = compare_stored(registry, record, base)
+    if comparison.refused and if_currently in (None, current):
+        raise refusal(comparison, model=name, label=label)
+    return comparison

@@ -15,7 +15,7 @@ from marway.answers.golden import GoldenAnswer
 from marway.errors import MarwayError, Unavailable, clip
 from marway.records import VersionRecord
 from marway.wire import headers, problems
-from marway_observations.why.replaying import answer_of, question_of
+from marway_observations.why.replaying import answer_of, headers_of, question_of
 
 __all__ = ["Answered", "Asker", "GaveUp", "NoRoom"]
 
@@ -76,7 +76,8 @@ class Asker:
             Unauthenticated, NotFound, LoadFailed, ArchiveCorrupt: It is no use to ask about any other either.
         """
         question = question_of({**row, "version": record.version})
-        sent = question.headers | self._headers(row["prediction_id"])
+        sent = question.headers | headers_of(row["prediction_id"], token=self.token, timeout_s=self.timeout_s)
+        sent[headers.PRIORITY] = "batch"
         tries, wait_s = 0, _WAIT_S
         while True:
             try:
@@ -99,15 +100,6 @@ class Asker:
                 raise GaveUp(f"nothing was answered for {self.give_up_s:g} s: {trouble.message}")
             await asyncio.sleep(min(_WAIT_MAX_S, max(wait_s, trouble.retry_after_s or 0.0)))
             wait_s *= 2
-
-    def _headers(self, prediction_id: str) -> dict[str, str]:
-        sent = {
-            "cache-control": "no-cache",
-            headers.REQUEST_ID: f"replay-{prediction_id}",
-            headers.REQUEST_TIMEOUT_MS: str(max(1, int(self.timeout_s * 1000))),
-            headers.PRIORITY: "batch",
-        }
-        return sent if self.token is None else {**sent, "authorization": f"Bearer {self.token}"}
 
     def _read(self, surface: str, answer: httpx.Response, record: VersionRecord) -> tuple[Answered | None, MarwayError]:
         """Return what was answered, or None and why nothing was."""

@@ -22,7 +22,7 @@ from marway.registry import Registry
 from marway.wire import headers, problems
 from marway.wire.envelope import mime_type
 
-__all__ = ["NotReplayed", "Question", "answer_of", "question_of", "replayed"]
+__all__ = ["NotReplayed", "Question", "answer_of", "headers_of", "question_of", "replayed"]
 
 _JSON: Final = "application/json"
 _OPENAI_WANTED: Final = {"messages": "chat/completions", "prompt": "completions"}
@@ -180,19 +180,22 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _ask(question: Question, gateway: str, prediction_id: str, token: str | None, timeout_s: float) -> httpx.Response:
-    sent = {
-        **question.headers,
-        "cache-control": "no-cache",
-        headers.REQUEST_ID: f"replay-{prediction_id}",
-        headers.REQUEST_TIMEOUT_MS: str(max(1, int(timeout_s * 1000))),
-    }
-    if token is not None:
-        sent["authorization"] = f"Bearer {token}"
+    sent = question.headers | headers_of(prediction_id, token=token, timeout_s=timeout_s)
     try:
         with httpx.Client(timeout=httpx.Timeout(timeout_s + 5.0, connect=5.0), trust_env=False) as client:
             return client.post(f"{gateway}{question.path}", content=question.body, headers=sent)
     except httpx.TransportError as exc:
         raise Unavailable(f"no gateway answers at {gateway}: {exc}; is `marway up` running?") from exc
+
+
+def headers_of(prediction_id: str, *, token: str | None, timeout_s: float) -> dict[str, str]:
+    """Return what is sent with a question beside its own headers: of which prediction, by whom, until when."""
+    sent = {
+        "cache-control": "no-cache",
+        headers.REQUEST_ID: f"replay-{prediction_id}",
+        headers.REQUEST_TIMEOUT_MS: str(max(1, int(timeout_s * 1000))),
+    }
+    return sent if token is None else {**sent, "authorization": f"Bearer {token}"}
 
 
 def _failure_difference(row: Mapping[str, Any], answer: httpx.Response) -> str | None:

@@ -7,7 +7,7 @@ import binascii
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
@@ -17,7 +17,7 @@ from marway.errors import InvalidInput
 from marway.protection.contracts import Contract, ContractReport
 from marway.records import utc_now
 from marway_gateway.admin.labels import CHANGE_ERRORS, LOAD_ERRORS
-from marway_gateway.admin.parameters import Caller, CallerOf, Model, TimeoutOf, deadline_of
+from marway_gateway.admin.parameters import Caller, CallerOf, Model, NoteOf, TimeoutOf, deadline_of
 from marway_gateway.admin.views import AdminView, ChangeView, Note
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.json_models import JsonValue, examples
@@ -168,7 +168,7 @@ def contracts_router(current: CurrentGateway) -> APIRouter:
         consumer: Consumer,
         name: Name,
         caller: CallerOf,
-        note: Annotated[str | None, Query(max_length=1000, description="Why, for the history.")] = None,
+        note: NoteOf = None,
     ) -> ChangeView:
         writer = current().writer
         found, change = await writer.change(

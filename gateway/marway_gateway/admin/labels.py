@@ -10,7 +10,7 @@ from marway import errors
 from marway.records import ModelState, VersionRecord
 from marway.refs import check_model_id, check_version
 from marway.registry import Registry
-from marway_gateway.admin.parameters import CallerOf, Model, TimeoutOf, deadline_of
+from marway_gateway.admin.parameters import CallerOf, Model, NoteOf, TimeoutOf, deadline_of
 from marway_gateway.admin.views import ChangeView, LabelMove, ReleaseView, RollbackMove, ServingPatch, ServingView
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.openapi import Label, problems
@@ -18,7 +18,6 @@ from marway_gateway.openapi import Label, problems
 __all__ = ["CHANGE_ERRORS", "LOAD_ERRORS", "labels_router"]
 
 Version = Annotated[str, Path(description="A version.", examples=["1.1"])]
-Note = Annotated[str | None, Query(max_length=1000, description="Why, for the history.")]
 Force = Annotated[bool, Query(description="Also a version that labels point at; they are taken away with it.")]
 
 CHANGE_ERRORS: Final = (
@@ -116,7 +115,7 @@ def labels_router(current: CurrentGateway) -> APIRouter:
         responses=problems(*CHANGE_ERRORS),
     )
     async def delete_version(
-        model: Model, version: Version, caller: CallerOf, note: Note = None, force: Force = False
+        model: Model, version: Version, caller: CallerOf, note: NoteOf = None, force: Force = False
     ) -> ChangeView:
         """Its name and id stay taken; its bytes go with the next `marway gc` but one, a day later."""
         writer = current().writer

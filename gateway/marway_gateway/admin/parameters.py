@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from fastapi import Depends, Header, Path, Request
+from fastapi import Depends, Header, Path, Query, Request
 
 from marway.deadline import Deadline
 from marway.errors import clip
@@ -15,8 +15,9 @@ from marway.wire.request import timeout_of
 from marway_gateway.access.authentication import token_owner
 from marway_gateway.settings import GatewaySettings
 
-__all__ = ["Caller", "CallerOf", "Model", "TimeoutOf", "deadline_of"]
+__all__ = ["Caller", "CallerOf", "Model", "NoteOf", "TimeoutOf", "deadline_of"]
 
+NoteOf = Annotated[str | None, Query(max_length=1000, description="Why, for the history.")]
 Model = Annotated[str, Path(description="A model's name.", examples=["intent"])]
 _NAME_MAX: Final = 200
 _UNKNOWN: Final = f"gateway@{socket.gethostname()}"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import Field
 from pydantic.config import JsonDict
 
 from marway import errors
 from marway.protection.labels import ProtectionState
 from marway_gateway.admin.labels import CHANGE_ERRORS
-from marway_gateway.admin.parameters import CallerOf, Model
+from marway_gateway.admin.parameters import CallerOf, Model, NoteOf
 from marway_gateway.admin.views import AdminView, ChangeView, Note
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.json_models import examples
@@ -152,7 +152,7 @@ def protection_router(current: CurrentGateway) -> APIRouter:
         model: Model,
         label: Label,
         caller: CallerOf,
-        note: Annotated[str | None, Query(max_length=1000, description="Why, for the history.")] = None,
+        note: NoteOf = None,
     ) -> ChangeView:
         writer = current().writer
         name, change = await writer.change(

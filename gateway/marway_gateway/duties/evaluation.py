@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import ValidationError
 
 from marway.errors import MarwayError, clip
 from marway.process.die_with_parent import dies_with_me
+from marway_gateway.duties.child import command_of, reason_in
 from marway_observations.evaluate.results import Evaluation, Kind
 
 __all__ = ["WITHIN_S", "Evaluator"]
@@ -53,10 +53,13 @@ class Evaluator:
         interval_s: float,
         found: Callable[[Evaluation], None],
     ) -> None:
-        self._command = [sys.executable, "-m", "marway_observations.evaluate", kind, "--registry", registry]
-        self._command += ["--disk-bytes", str(disk_bytes)]
-        if observations is not None:
-            self._command += ["--observations", observations]
+        self._command = command_of(
+            "marway_observations.evaluate",
+            kind,
+            registry=registry,
+            observations=observations,
+            disk_bytes=disk_bytes,
+        )
         self._interval_s = interval_s
         self._found = found
         self._copies: Path | None = None
@@ -102,8 +105,7 @@ class Evaluator:
         try:
             if process.returncode == 0:
                 return Evaluation.model_validate_json(document)
-            last = words.decode(errors="replace").strip().rpartition("\n")[2]
+            why = reason_in(words)
         except ValidationError as exc:
-            last = str(exc)
-        why = f": {clip(' '.join(last.split()), _WORDS_MAX)}" if last else ""
+            why = f": {clip(' '.join(str(exc).split()), _WORDS_MAX)}"
         raise MarwayError(f"the process that evaluates ended with status {process.returncode}{why}")

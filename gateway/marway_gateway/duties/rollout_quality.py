@@ -10,7 +10,6 @@ import asyncio
 import logging
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,11 +18,12 @@ from typing import IO, Final
 
 from pydantic import ValidationError
 
-from marway.errors import MarwayError, StateConflict, clip
+from marway.errors import MarwayError, StateConflict
 from marway.process.die_with_parent import dies_with_me
 from marway.registry.keys import ROLLOUTS, state_key
 from marway.traffic import Traffic
 from marway_gateway.admin.registry_writer import RegistryWriter
+from marway_gateway.duties.child import command_of, reason_in
 from marway_gateway.traffic.bandit import chance_better, percent_of
 from marway_observations.rollouts.results import Asked, Comparison, Look, Looked
 
@@ -37,7 +37,6 @@ _SHARE: Final = 0.1
 """Part of a processor that looks take at most, and only where nobody else wants it (`nice`)."""
 _KEPT: Final = 20
 """After so many looks at nothing the process ends: rollouts come one after the other."""
-_WORDS_MAX: Final = 300
 _BY: Final = "marway (thompson)"
 _MOVE_S: Final = 10.0
 """Shortest time between two moves of a percent, in seconds: the scores of the first five say nothing of either side."""
@@ -65,10 +64,12 @@ class RolloutQualityDuty:
         self._writer = writer
         self._registry = writer.registry
         self._clock = clock
-        self._command = [sys.executable, "-m", "marway_observations.rollouts", "--registry", self._registry.url]
-        self._command += ["--disk-bytes", str(disk_bytes)]
-        if observations is not None:
-            self._command += ["--observations", observations]
+        self._command = command_of(
+            "marway_observations.rollouts",
+            registry=self._registry.url,
+            observations=observations,
+            disk_bytes=disk_bytes,
+        )
         self._child: _Child | None = None
         self._idle = 0
         self._known: dict[str, tuple[str, dict[str, Traffic]]] = {}
@@ -225,7 +226,6 @@ class _Child:
     def _why(self) -> str:
         try:
             self._words.seek(0)
-            last = self._words.read().decode(errors="replace").strip().rpartition("\n")[2]
+            return reason_in(self._words.read())
         except ValueError:  # closed meanwhile
             return ""
-        return f": {clip(' '.join(last.split()), _WORDS_MAX)}" if last else ""

@@ -8,6 +8,7 @@ from marway.errors import InvalidInput, StateConflict
 from marway.records import HistoryEntry, ModelState
 from marway.refs import DEFAULT_LABEL, check_label, check_version
 from marway.registry.changes import Change, Changing
+from marway.registry.moving import where_it_is
 from marway.registry.traffic.states import divided, with_shadow, without_shadow
 from marway.traffic import RolloutChange, ShadowRule, Traffic
 
@@ -55,7 +56,7 @@ class Shadowing(Changing):
                     f"{record.name} {label} {why}: there is nothing to copy to {version}", model=record.name
                 )
             old = state.traffic.get(label) or Traffic(began=entry.at, step_began=entry.at, by=by, note=note)
-            return _noted(state, divided(state, label, with_shadow(old, rule)), entry)
+            return divided(state, label, with_shadow(old, rule)), where_it_is(entry, state)
 
         change = RolloutChange(id=None, action="shadow", candidate=version, percent=rule.percent)
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=note, rollout=change)
@@ -87,13 +88,8 @@ class Shadowing(Changing):
                 to = "" if version is None else f" to {version}"
                 raise StateConflict(f"no requests of {model} {label} are copied{to}: nothing changed", model=model)
             left = old.model_copy(update={"shadow": ()}) if version is None else without_shadow(old, version)
-            return _noted(state, divided(state, label, left), entry)
+            return divided(state, label, left), where_it_is(entry, state)
 
         change = RolloutChange(id=None, action="shadow", candidate=version)
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=note, rollout=change)
         return self._change(model, stop, entry, new_op=op_id is None)
-
-
-def _noted(before: ModelState, after: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
-    at = before.labels.get(entry.label or "")
-    return after, entry.model_copy(update={"from_version": at, "to_version": at})

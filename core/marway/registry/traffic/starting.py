@@ -14,7 +14,7 @@ from marway.records import HistoryEntry, ModelState, VersionRecord, utc_now
 from marway.refs import DEFAULT_LABEL, check_label, new_ulid
 from marway.registry import keys
 from marway.registry.changes import Change
-from marway.registry.moving import Moving
+from marway.registry.moving import Moving, where_it_is
 from marway.registry.traffic.states import divided, with_shadow
 from marway.text import did_you_mean
 from marway.traffic import GUARDS, STEPS, RolloutChange, RolloutRecord, ShadowRule, Traffic, whole_steps
@@ -111,8 +111,7 @@ class StartingRollouts(Moving):
             if require_proof and not forced:
                 self._check_contracts(state, record, label)
             self._check_protected(state, record, label, movers=(by,))
-            stays = {"from_version": traffic.base, "to_version": traffic.base}
-            return divided(state, label, traffic), entry.model_copy(update=stays)
+            return divided(state, label, traffic), where_it_is(entry, state)
 
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, note=note, forced=forced, rollout=change)
         now = self.state(record.name)

@@ -15,7 +15,7 @@ from marway.refs import check_label, check_model_id, check_version
 from marway.registry import Registry
 from marway.shadow.report import ShadowReport, read_report
 from marway_gateway.admin.labels import CHANGE_ERRORS, LOAD_ERRORS
-from marway_gateway.admin.parameters import CallerOf, Model, TimeoutOf, deadline_of
+from marway_gateway.admin.parameters import CallerOf, Model, NoteOf, TimeoutOf, deadline_of
 from marway_gateway.admin.views import ChangeView, Note, PodLoadView
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.json_models import JsonModel, examples
@@ -24,7 +24,6 @@ from marway_gateway.openapi import Label, problems
 __all__ = ["shadow_router"]
 
 Copied = Annotated[str | None, Query(alias="version", max_length=128, description="Only copies to this version.")]
-Why = Annotated[str | None, Query(max_length=1000, description="Why, for the history.")]
 _LATENCY: Final[JsonDict] = {"p50_ms": 3.4, "p99_ms": 9.1}
 _REPORT: Final[JsonDict] = {
     "model": "intent",
@@ -126,7 +125,7 @@ def shadow_router(current: CurrentGateway) -> APIRouter:
         responses=problems(*CHANGE_ERRORS),
     )
     async def stop(
-        model: Model, label: Label, caller: CallerOf, version: Copied = None, note: Why = None
+        model: Model, label: Label, caller: CallerOf, version: Copied = None, note: NoteOf = None
     ) -> ChangeView:
         writer = current().writer
         name, change = await writer.change(

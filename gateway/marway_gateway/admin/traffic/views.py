@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
@@ -12,12 +12,11 @@ from marway.registry.traffic.status import RolloutStatus
 from marway.traffic import STEPS
 from marway.wire.comparison import Comparison
 from marway.wire.rollouts import RolloutPlan
-from marway_gateway.admin.views import ChangeView, PodLoadView
+from marway_gateway.admin.views import ChangeView, Note, PodLoadView
 from marway_gateway.json_models import JsonModel, examples
 
 __all__ = ["RolloutStart", "RolloutStartView", "RolloutTurn", "RolloutView"]
 
-Note = Annotated[str | None, Field(max_length=1000, description="Why, for the history.")]
 
 _MOVE: Final[JsonDict] = {
     "at": "2026-11-30T12:00:00Z",

@@ -12,21 +12,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from marway.errors import InvalidRecord, OutcomeUnknown
-from marway.objects import ObjectChanged, ObjectExists, ObjectMissing, ObjectStore
+from marway.errors import InvalidRecord
+from marway.objects import ObjectMissing, ObjectStore
 from marway.registry.encoding import decode, encode
 from marway.registry.keys import evidence_prefix, rollout_prefix
 from marway.stored import Extensible
 from marway_gateway.traffic.evidence import Evidence
+from marway_gateway.traffic.own_object import put_own
 from marway_observations.rollouts.results import RolloutQuality, quality_key
 
 __all__ = ["EvidenceDocument", "Exchange"]
 
-_TRIES: Final = 3
 _log = logging.getLogger(__name__)
 
 
@@ -68,19 +68,7 @@ class Exchange:
             RegistryUnavailable, OutcomeUnknown: It could not be; the next one holds all of it.
         """
         key = f"{evidence_prefix(model, run)}{self.process}.json"
-        data = encode(document, key=key)
-        tag = self._tags.pop(key, None)
-        for _ in range(_TRIES):
-            try:
-                self._tags[key] = (
-                    self._store.create(key, data) if tag is None else self._store.replace(key, data, etag=tag)
-                )
-            except (ObjectExists, ObjectChanged):
-                # Nobody else writes it: this is our own last write, whose answer was lost.
-                tag = self._store.tag(key)
-            else:
-                return
-        raise OutcomeUnknown(f"{key} may not have been written", model=model)
+        self._tags[key] = put_own(self._store, key, encode(document, key=key), self._tags.get(key))
 
     def others(self, model: str, run: str) -> dict[str, EvidenceDocument]:
         """Return what all other processes counted so far, by process; what cannot be used is left out, and logged once.

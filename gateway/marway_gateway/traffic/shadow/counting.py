@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from marway.errors import OutcomeUnknown, RegistryUnavailable
-from marway.objects import ObjectChanged, ObjectExists, ObjectMissing, ObjectStore
+from marway.objects import ObjectStore
 from marway.refs import new_ulid
 from marway.shadow.counts import ShadowCounts
 from marway.shadow.report import ProcessCounts, counts_key
 from marway.traffic import Traffic, run_of
+from marway_gateway.traffic.own_object import put_own
 from marway_gateway.traffic.shadow.shapes import BaseShape
 
 __all__ = ["Run", "ShadowBook"]
@@ -94,14 +94,5 @@ class ShadowBook:
                 del self._runs[key]
 
     def _put(self, run: Run, data: bytes) -> str:
-        """Write over what this process alone writes, whatever became of the attempt before. Blocks."""
         counts = run.counts
-        key = counts_key(counts.model, counts.run, run.process)
-        attempts: tuple[Callable[[str | None], str | None], ...] = (lambda tag: tag, lambda tag: self._store.tag(key))
-        for etag_of in attempts:
-            etag = etag_of(run.etag)
-            try:
-                return self._store.create(key, data) if etag is None else self._store.replace(key, data, etag=etag)
-            except (ObjectExists, ObjectChanged, ObjectMissing):
-                continue  # an answer was lost, or `marway gc` took it away
-        raise RegistryUnavailable(f"{key} changes while it is written: no other process should write it")
+        return put_own(self._store, counts_key(counts.model, counts.run, run.process), data, run.etag)
