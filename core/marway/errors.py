@@ -9,6 +9,7 @@ table (`marway.wire.problems` for HTTP).
     ├── InvalidInput              what the caller gave is wrong; nothing was changed
     │   ├── InvalidReference      a model name, version, label or id that cannot be one
     │   ├── InvalidArchive        a .mar or .bundle, or what it should be packed from
+    │   ├── InvalidGraph          a graph that cannot be run, or not with what is published
     │   ├── InvalidRecord         a record or a piece of registry state
     │   ├── InvalidRequest        a predict request nobody could answer (no body, reserved key)
     │   ├── BodyTooLarge          a predict body over the configured limit
@@ -65,6 +66,7 @@ __all__ = [
     "Draining",
     "ForeignOrigin",
     "InvalidArchive",
+    "InvalidGraph",
     "InvalidInput",
     "InvalidRecord",
     "InvalidReference",
@@ -114,6 +116,9 @@ class MarwayError(Exception):
         model: Model name the error is about, where there is one.
         version: Version the error is about, where there is one.
         retry_after_s: When another attempt makes sense, in seconds; only for `Unavailable`.
+
+    Attributes:
+        node: Of the graph that was asked, where one failed: `NODE`, or `NODE/NODE` in a graph of a graph.
     """
 
     code: ClassVar[str] = "internal"
@@ -140,6 +145,7 @@ class MarwayError(Exception):
         self.model = model
         self.version = version
         self.retry_after_s = retry_after_s
+        self.node: str | None = None
 
 
 class InvalidInput(MarwayError, code="invalid_input"): ...
@@ -149,6 +155,9 @@ class InvalidReference(InvalidInput, code="invalid_reference", title="Invalid mo
 
 
 class InvalidArchive(InvalidInput, code="invalid_archive"): ...
+
+
+class InvalidGraph(InvalidInput, code="invalid_graph"): ...
 
 
 class InvalidRecord(InvalidInput, code="invalid_record"): ...

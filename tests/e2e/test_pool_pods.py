@@ -134,8 +134,8 @@ def test_many_models_in_the_memory_of_a_few(pod: Pod, published: tuple[Path, lis
     asked = asyncio.run(_random_requests(pod, records, seen))
     assert asked >= MODELS
     assert seen
-    # No load is granted beyond the budget (test_pool_properties.py). A running worker may be measured larger than it was
-    # when its load was granted; then an idle version goes, so that such samples are few and little over.
+    # No load is granted beyond the budget (test_pool_properties.py). A running worker may be measured larger than it
+    # was when its load was granted; then an idle version goes, so that such samples are few and little over.
     over = [used for used, _ in seen if used > budget]
     assert max(over, default=0) <= budget * 1.05
     assert len(over) <= len(seen) / 10

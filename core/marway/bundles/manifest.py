@@ -38,8 +38,8 @@ MAX_MANIFEST_BYTES: Final = 64 * 1024
 
 MAR_BACKENDS: Final = ("mms", "native", "torchserve")
 """Kinds of model server that read a `.mar`, of those that Marway knows."""
-BUNDLE_BACKENDS: Final = ("grpc-predictor", "http", "open-inference", "tensorflow-serving")
-"""Kinds of model server that read a bundle, of those that Marway knows."""
+BUNDLE_BACKENDS: Final = ("graph", "grpc-predictor", "http", "open-inference", "table", "tensorflow-serving")
+"""Kinds of model server that read a bundle, of those that Marway knows; gateways read graphs and tables themselves."""
 
 _RESERVED: Final = "marway-inf"
 

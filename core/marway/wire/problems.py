@@ -30,6 +30,7 @@ STATUS: Final[Mapping[type[MarwayError], int]] = {
     errors.Draining: 503,
     errors.ForeignOrigin: 403,
     errors.InvalidArchive: 422,
+    errors.InvalidGraph: 422,
     errors.InvalidInput: 400,
     errors.InvalidRecord: 500,
     errors.InvalidReference: 400,
@@ -81,6 +82,8 @@ class Problem(BaseModel):
     request_id: str | None = None
     model: str | None = None
     version: str | None = None
+    node: str | None = None
+    """Of the graph that was asked, where one of its nodes failed."""
 
     def body(self) -> bytes:
         """Return the document as it is sent: without members that say nothing."""
@@ -119,6 +122,7 @@ def problem_of(error: MarwayError, *, request_id: str | None = None) -> tuple[Pr
         request_id=request_id,
         model=error.model,
         version=error.version,
+        node=error.node,
     )
     if isinstance(error, ReleaseRefused):
         problem = RefusedRelease(**problem.model_dump(), comparison=error.comparison)
