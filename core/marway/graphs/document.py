@@ -78,7 +78,7 @@ def _walk(
 
 
 def parse_graph(data: bytes | str) -> Graph:
-    """Return the graph that a document in JSON or YAML is; what expressions name, and whom models name, is not looked at.
+    """Return the graph that a document in JSON or YAML is; what it names outside of itself is not looked at.
 
     Raises:
         InvalidGraph: It is none; the message names the node.

@@ -218,7 +218,9 @@ CODES = {
     "DEADLINE_EXCEEDED": "DeadlineExceeded RequestTooSlow",
     "FAILED_PRECONDITION": "AnswersDiffer ContractBroken LabelProtected ProofMissing ReleaseRefused StateConflict",
     "INTERNAL": "InvalidRecord InvalidSettings LoadFailed MarwayError ModelError",
-    "INVALID_ARGUMENT": "InvalidArchive InvalidInput InvalidReference InvalidRequest Misdirected UnsupportedMedia",
+    "INVALID_ARGUMENT": (
+        "InvalidArchive InvalidGraph InvalidInput InvalidReference InvalidRequest Misdirected UnsupportedMedia"
+    ),
     "NOT_FOUND": "LabelNotFound ModelNotFound NotFound PodNotFound RolloutNotFound VersionNotFound",
     "PERMISSION_DENIED": "ForeignOrigin",
     "RESOURCE_EXHAUSTED": "BodyTooLarge NoRoomToSpare Overloaded",
