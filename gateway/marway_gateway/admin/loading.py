@@ -200,6 +200,8 @@ class Loader:
 
     async def _load_part(self, part: Part, deadline: Deadline) -> tuple[PodLoad, ...]:
         record, serving = part.resolved.record, part.resolved.serving
+        if part.is_table:
+            return ()  # gateways read it from the registry
         try:
             return await self.load(record, serving, prove=False, pod=None, deadline=deadline)
         except MarwayError as exc:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from marway.answers.golden import GoldenAnswer
 from marway.deadline import Deadline
 from marway.errors import InvalidGraph, MarwayError
-from marway.graphs import DEPTH_MAX, GRAPH_BACKEND, Graph, ParallelNode, references
+from marway.graphs import DEPTH_MAX, GRAPH_BACKEND, TABLE_BACKEND, Graph, ParallelNode, references
 from marway.records import VersionRecord
 from marway.resolve.resolved import Resolved
 from marway.resolve.resolver import Resolver
@@ -39,6 +39,11 @@ class Part:
     node: str
     resolved: Resolved
     needed: bool
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is a table, which gateways read and no pod has."""
+        return self.resolved.record.backend == TABLE_BACKEND
 
 
 class GraphVersions(Protocol):
