@@ -135,7 +135,7 @@ async def open_gateway(
             access_log = LogSink(log_stream, lock=peers.log_lock if peers is not None else None)
             stack.push_async_callback(asyncio.to_thread, access_log.close)
         metrics = Metrics()
-        observations = Observations(observed, metrics, _limits_of(settings))
+        observations = Observations(observed, metrics, Limits.of(settings))
         stack.push_async_callback(asyncio.to_thread, observations.close)
         telemetry = Telemetry(metrics, access_log, observations)
         tasks.start("loop-watch", partial(watch_loop, telemetry.metrics.loop_blocked.observe))
@@ -288,15 +288,3 @@ async def open_gateway(
             token_files=token_files,
             peers=peers,
         )
-
-
-def _limits_of(settings: GatewaySettings) -> Limits:
-    """Return when observations are written, and how much may wait for that."""
-    return Limits(
-        flush_s=settings.observations_flush_s,
-        flush_rows=settings.observations_flush_rows,
-        flush_bytes=settings.observations_flush_bytes,
-        buffer_rows=settings.observations_buffer_rows,
-        buffer_bytes=settings.observations_buffer_bytes,
-        body_bytes=settings.observations_body_bytes,
-    )
