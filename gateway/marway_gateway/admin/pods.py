@@ -15,11 +15,11 @@ from marway.resolve.resolved import Resolved
 from marway.serving import ServingSettings
 from marway.wire.comparison import Comparison
 from marway.wire.pods import PodStatus
+from marway_gateway.admin.graph_versions import Part
 from marway_gateway.admin.parameters import Model, TimeoutOf, deadline_of
 from marway_gateway.admin.pod_views import PodModelView, PodsView, PodView, UnloadView
 from marway_gateway.admin.views import LoadView, PodLoadView
 from marway_gateway.gateway import CurrentGateway, Gateway
-from marway_gateway.graph.parts import Part
 from marway_gateway.openapi import REFERENCE_ERRORS, problems
 from marway_gateway.placement import Pod
 

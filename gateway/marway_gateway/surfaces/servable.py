@@ -7,8 +7,8 @@ from marway.graphs import GRAPH_BACKEND
 from marway.records import VersionRecord
 from marway.registry import Registry
 from marway.resolve.resolved import Resolved
+from marway_gateway.admin.graph_versions import of_node
 from marway_gateway.gateway import Gateway
-from marway_gateway.graph.parts import of_node
 from marway_gateway.placement import placement_spec
 
 __all__ = ["check_servable", "versions_of"]
