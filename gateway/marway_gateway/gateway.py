@@ -28,6 +28,8 @@ from marway_gateway.duties.opening import doing_duties
 from marway_gateway.events.history import HistoryScan
 from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.feedback.log import FeedbackLog
+from marway_gateway.graph.documents import Documents
+from marway_gateway.graph.graphs import Graphs
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
@@ -67,6 +69,7 @@ class Gateway:
     resolver: Resolver
     pods: PodSet
     predictor: Predictor
+    graphs: Graphs
     converters: Converters
     readiness: Readiness
     telemetry: Telemetry
@@ -239,6 +242,9 @@ async def open_gateway(
             metrics=telemetry.metrics,
         )
         stack.push_async_callback(feedback.aclose)
+        documents = Documents(reader, clock=clock)
+        stack.push_async_callback(documents.aclose)
+        graphs = Graphs(documents, telemetry, max_bytes=settings.max_body_bytes)
         yield Gateway(
             settings=settings,
             reader=reader,
@@ -257,9 +263,11 @@ async def open_gateway(
                 transport=upstream,
                 division=Division(pods, settings.algorithm_pools),
                 copies=copies,
+                graphs=graphs,
                 retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
                 algorithm_pools=settings.algorithm_pools,
             ),
+            graphs=graphs,
             converters=converters,
             readiness=Readiness(
                 pods,
