@@ -28,6 +28,9 @@ from marway_gateway.duties.opening import doing_duties
 from marway_gateway.events.history import HistoryScan
 from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.feedback.log import FeedbackLog
+from marway_gateway.graph.copies import GraphCopies
+from marway_gateway.graph.parts import Parts
+from marway_gateway.graph.releasing import GraphReleases
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
@@ -197,7 +200,10 @@ async def open_gateway(
         stack.callback(history.close)
         writer = RegistryWriter(registry, resolver, changed=history.changed if settings.duties else None)
         stack.push_async_callback(writer.aclose)
-        loader = Loader(pods, api, writer, algorithm_pools=settings.algorithm_pools)
+        graph_releases = GraphReleases(
+            lambda: predictor, Parts(lambda record: reader.call(registry.graph, record), resolver), reader
+        )
+        loader = Loader(pods, api, writer, graph_releases, algorithm_pools=settings.algorithm_pools)
         contracts = ContractChecks(loader, upstream, writer)
         rollouts = Rollouts()
         telemetry.live = rollouts.answered
@@ -219,6 +225,7 @@ async def open_gateway(
                 pods=pods,
                 transport=upstream,
                 algorithm_pools=settings.algorithm_pools,
+                graphs=GraphCopies(lambda: predictor),
                 telemetry=telemetry,
                 tally=rollouts.tally,
                 busy=lambda: admission.queued > 0,
@@ -239,27 +246,28 @@ async def open_gateway(
             metrics=telemetry.metrics,
         )
         stack.push_async_callback(feedback.aclose)
+        predictor = Predictor(
+            resolver=resolver,
+            cache=AnswerCache(
+                max_bytes=settings.cache_bytes,
+                ttl_s=settings.cache_ttl_s,
+                uses=telemetry.metrics.cache_requests,
+                clock=clock,
+            ),
+            admission=admission,
+            pods=pods,
+            transport=upstream,
+            division=Division(pods, settings.algorithm_pools),
+            copies=copies,
+            retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
+            algorithm_pools=settings.algorithm_pools,
+        )
         yield Gateway(
             settings=settings,
             reader=reader,
             resolver=resolver,
             pods=pods,
-            predictor=Predictor(
-                resolver=resolver,
-                cache=AnswerCache(
-                    max_bytes=settings.cache_bytes,
-                    ttl_s=settings.cache_ttl_s,
-                    uses=telemetry.metrics.cache_requests,
-                    clock=clock,
-                ),
-                admission=admission,
-                pods=pods,
-                transport=upstream,
-                division=Division(pods, settings.algorithm_pools),
-                copies=copies,
-                retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
-                algorithm_pools=settings.algorithm_pools,
-            ),
+            predictor=predictor,
             converters=converters,
             readiness=Readiness(
                 pods,
@@ -273,7 +281,7 @@ async def open_gateway(
             writer=writer,
             pod_api=api,
             loader=loader,
-            releaser=Releaser(loader, api, writer, contracts),
+            releaser=Releaser(loader, writer, contracts),
             feedback=feedback,
             rollouts=rollouts,
             rollout_watcher=watcher_of_rollouts,
