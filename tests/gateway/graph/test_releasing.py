@@ -86,9 +86,7 @@ async def test_a_release_of_a_graph(registry: Registry, graph: Callable[..., Any
     async with gateway_of(registry) as (gateway, pod):
         first = await release(gateway, "1.0")
         assert first.status_code == 200, first.text
-        assert sorted(pod.asked) == [
-            f"POST /models/{name}/1.0/load?prove=false" for name in ("clean", "score")
-        ]
+        assert sorted(pod.asked) == [f"POST /models/{name}/1.0/load?prove=false" for name in ("clean", "score")]
         again = await release(gateway, "1.1")
         answer = await gateway.predict("/predict/tour", b"{}", content_type="application/json")
         unlike = await release(gateway, "2.0")
