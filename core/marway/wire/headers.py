@@ -20,6 +20,7 @@ __all__ = [
     "DESCRIBE",
     "EXPLAIN",
     "FRONT_ENDS_OWN",
+    "GRAPH",
     "HEADERS_MAX",
     "HEADER_BYTES_MAX",
     "HOP_BY_HOP",
@@ -101,6 +102,8 @@ CACHE: Final = "x-cache"
 """Out of a gateway: hit, miss or bypass, for models whose answers may be given again."""
 TRAFFIC: Final = "x-marway-traffic"
 """Out of a gateway: base or candidate, while the label that was asked for is divided between two versions."""
+GRAPH: Final = "x-marway-graph"
+"""Out of a gateway: `NODE=failed` and `NODE=fallback` for nodes of a graph that failed without failing it."""
 SERVER_TIMING: Final = "server-timing"
 RETRY_AFTER: Final = "retry-after"
 
