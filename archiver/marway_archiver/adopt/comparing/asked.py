@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,11 @@ class Asked:
     def comparable(self) -> bool:
         """Whether there is anything that Marway's answers can be compared with."""
         return any(self.old is not None or one.answer is not None for each in self.models for one in each.requests)
+
+    def labelled(self, labels: Mapping[str, tuple[str, ...]]) -> Asked:
+        """Return the same with the labels that point at each version, by `NAME/VERSION`."""
+        models = tuple(replace(each, labels=labels.get(each.found.reference, ())) for each in self.models)
+        return replace(self, models=models)
 
     def document(self, *, gateway: str | None) -> dict[str, Any]:
         """Return what a report says of it: the requests, and the lines that a client changes."""

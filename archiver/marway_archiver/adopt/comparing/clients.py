@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from marway_archiver.adopt.comparing.comparing import Model
 from marway_archiver.adopt.comparing.routes import PROTOCOLS, Route, default_route
-from marway_archiver.adopt.found import Found, FoundModel, Kind
+from marway_archiver.adopt.found import Found, Kind
 
 __all__ = ["ClientLine", "client_lines"]
 
@@ -76,31 +76,34 @@ def client_lines(
     for model in found.models:
         if model.problem is not None:
             continue
+        mine = next((one for one in asked if one.found is model), Model(model, (), model.labels))
         routes = {
             (each.route.protocol, each.route.verb, each.route.version is None, each.route.prefix): replace(
                 each.route, query="", rest=""
             )
-            for one in asked
-            if one.found is model
-            for each in one.requests
+            for each in mine.requests
         }
         tried = bool(routes)
         usual = default_route(model.endpoint.protocol, model.endpoint.model, model.endpoint.version)
         for route in routes.values() or [usual]:
-            line = _line(model, route, old or model.endpoint.url, gateway, tried=tried)
+            line = _line(mine, route, old or model.endpoint.url, gateway, tried=tried)
             lines.setdefault((line.before, line.after), line)
     return [*lines.values(), *_of_platform(found, gateway)]
 
 
-def _line(model: FoundModel, route: Route, old: str | None, gateway: str, *, tried: bool) -> ClientLine:
-    there = route.at_marway(model.name, model.version)
+def _line(asked: Model, route: Route, old: str | None, gateway: str, *, tried: bool) -> ClientLine:
+    model, there = asked.found, asked.at_marway(route)
     changes = ["the host"]
     if route.prefix:
         changes.append(f"no {route.prefix}")
     if there.model != route.model:
         changes.append(f"the model is called {there.model}")
     if there.version != route.version:
-        changes.append(f"the version is called {there.version}")
+        changes.append(
+            f"the version is called {there.version}"
+            if route.version is not None
+            else f"{there.version} has to be named"
+        )
     if model.endpoint.host is not None:
         changes.append(f"the header Host: {model.endpoint.host} is not needed")
     what = f"{PROTOCOLS[route.protocol]}, {model.name}"

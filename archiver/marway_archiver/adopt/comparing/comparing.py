@@ -12,7 +12,9 @@ from typing import Final
 from marway.answers.difference import difference
 from marway.answers.golden import DEFAULT_TOLERANCE, GoldenAnswer, Tolerance
 from marway.answers.pairs import compare_pair
+from marway.refs import DEFAULT_LABEL
 from marway_archiver.adopt.comparing.asking import NoAnswer, Server, compared_answer, said_id
+from marway_archiver.adopt.comparing.routes import Route
 from marway_archiver.adopt.comparing.sent import OldAnswer, OldRequest
 from marway_archiver.adopt.comparing.tally import ComparedModel, Tally
 from marway_archiver.adopt.found import FoundModel
@@ -46,10 +48,22 @@ class Rounds:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One version, as the old server knows it and as Marway does, with the requests for it."""
+    """One version, as the old server knows it and as Marway does, with the requests for it.
+
+    Attributes:
+        found: The version.
+        requests: Those for it.
+        labels: That point at it in Marway.
+    """
 
     found: FoundModel
     requests: tuple[OldRequest, ...]
+    labels: tuple[str, ...] = ()
+
+    def at_marway(self, route: Route) -> Route:
+        """Return the route by which Marway is asked the same; see `Route.at_marway`."""
+        unnamed = None if DEFAULT_LABEL in self.labels else next(iter(self.labels), self.found.version)
+        return route.at_marway(self.found.name, self.found.version, unnamed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +102,7 @@ def models_asked(
             unknown[named] = unknown.get(named, 0) + 1
         else:
             by.setdefault(place, []).append(request)
-    return tuple(Model(found[place], tuple(by[place])) for place in sorted(by)), unknown
+    return tuple(Model(found[at], tuple(by[at]), found[at].labels) for at in sorted(by)), unknown
 
 
 def _asks(request: OldRequest, model: FoundModel, all_models: Sequence[FoundModel]) -> bool:
@@ -217,7 +231,7 @@ class _Run:
         return self.new.ask(request, self._new_path(request))
 
     def _new_path(self, request: OldRequest) -> str:
-        return request.route.at_marway(self.model.found.name, self.model.found.version).path
+        return self.model.at_marway(request.route).path
 
 
 def _kinds_alike(one: GoldenAnswer, other: GoldenAnswer) -> tuple[GoldenAnswer, GoldenAnswer]:

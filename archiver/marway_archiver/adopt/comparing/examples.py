@@ -89,6 +89,8 @@ def _example(model: FoundModel, request: OldRequest, old: Server | None) -> Exam
     if request.headers.get("content-encoding") or "inference-header-content-length" in request.headers:
         raise _NoExample("its body is compressed or holds binary tensors, which golden examples do not say")
     answer = _steady(model, request, old)
+    if answer is None and model.archive is None:
+        raise _NoExample("nobody says what is answered, which golden examples of a bundle state")
     if answer is None:
         return Example(request.body, content_type=request.content_type)
     if answer.kind == "error":

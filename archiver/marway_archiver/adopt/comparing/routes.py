@@ -74,12 +74,16 @@ class Route:
             path = f"/v2/models/{model}" + (f"/versions/{version}" if version is not None else "") + f"/{verb}"
         return f"{self.prefix}{path}{query}"
 
-    def at_marway(self, model: str, version: str | None) -> Route:
+    def at_marway(self, model: str, version: str, unnamed: str | None = None) -> Route:
         """Return the route that asks Marway the same: no router's prefix, the model and version as Marway knows them.
 
-        A version that nobody named stays unnamed: the label PROD says which it is.
+        Args:
+            model: Its name there.
+            version: Its version there.
+            unnamed: The label or version that a path without one has to name; None where PROD is meant, which need not
+                be named.
         """
-        named = version if self.version is not None else None
+        named = version if self.version is not None else unnamed if self.label is None else None
         return replace(self, prefix="", model=model, version=named)
 
 
