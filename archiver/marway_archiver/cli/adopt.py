@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -101,7 +102,8 @@ def adopt(
     if report is not None:
         check_report(report)
     url = None if dry_run else registry_url(registry)
-    with tempfile.TemporaryDirectory(prefix="marway-adopt-") as scratch:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="marway-adopt-"))
         wish = Wish(Path(scratch), label, model_store, _places(storage or ()))
         found = read_source(source, wish, kind=kind)  # type: ignore[arg-type]  # looked up in KINDS above
         want = wanted(
@@ -117,6 +119,8 @@ def adopt(
             tolerance=tolerance,
             timeout_s=timeout,
         )
+        if want is not None and want.old is not None:
+            stack.callback(want.old.close)
         asking = None if want is None else asked_of(want, found)
         terms = Terms(
             create_registry=create_registry or url is None,

@@ -92,11 +92,11 @@ def read_requests(path: Path, protocols: Mapping[str, Protocol]) -> Requests:
     document = _har(text)
     if document is not None:
         for number, entry in enumerate(document, 1):
-            reading.take(f"{path}, entry {number}", entry, har=True)
+            reading.take(f"{path.name}, entry {number}", entry, har=True)
     else:
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
-                reading.take(f"{path}:{number}", _object(f"{path}:{number}", line))
+                reading.take(f"{path.name}:{number}", _object(f"{path.name}:{number}", line))
     return reading.done()
 
 

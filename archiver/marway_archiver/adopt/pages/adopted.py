@@ -221,13 +221,13 @@ def _golden(requests: Mapping[str, Any] | None) -> Iterator[Block]:
         return
     yield Heading("Requests and golden examples")
     said = [f"{requests['requests']} different requests; {requests['repeated']} more were the same as one of these"]
-    said += [f"{count} entries {why}" for why, count in requests["left_out"].items()]
+    said += [f"left out, {count}: they {why}" for why, count in requests["left_out"].items()]
     if requests["not_read"]:
         names = ", ".join(f"`{name}`" for name in requests["not_read"])
         said.append(f"fields of the file that say nothing of a request: {names}")
     for name, golden in requests["golden"].items():
-        said.append(f"`{name}`: {golden['examples']} golden examples")
-        said += [f"`{name}`: none of {why}" for why in golden["left_out"]]
+        said.append(f"`{name}`: {golden['examples']} golden example{'s' * (golden['examples'] != 1)}")
+        said += [f"`{name}`: no golden example of {why}" for why in golden["left_out"]]
     yield Items(said)
 
 
