@@ -15,13 +15,14 @@ from marway.graphs.nodes import (
     SplitterNode,
     SwitchNode,
 )
-from marway.graphs.reading import fetch_graph, read_graph
+from marway.graphs.reading import TENSOR_FRAMEWORK, fetch_graph, read_graph, takes_tensors
 
 __all__ = [
     "DEPTH_MAX",
     "GRAPH_BACKEND",
     "GRAPH_FILE",
     "TABLE_BACKEND",
+    "TENSOR_FRAMEWORK",
     "Case",
     "Fallback",
     "Graph",
@@ -41,4 +42,5 @@ __all__ = [
     "pinned",
     "read_graph",
     "references",
+    "takes_tensors",
 ]

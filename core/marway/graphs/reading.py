@@ -14,11 +14,18 @@ from marway.graphs.document import DOCUMENT_BYTES_MAX, GRAPH_BACKEND, GRAPH_FILE
 from marway.objects import ObjectMissing
 from marway.records import ArchiveRef, VersionRecord
 
-__all__ = ["GRAPH_ARCHIVE_BYTES_MAX", "Archives", "fetch_graph", "read_graph"]
+__all__ = ["GRAPH_ARCHIVE_BYTES_MAX", "TENSOR_FRAMEWORK", "Archives", "fetch_graph", "read_graph", "takes_tensors"]
 
 GRAPH_ARCHIVE_BYTES_MAX: Final = 64 * 1024 * 1024
 """Largest archive of a graph: it holds the document and golden examples, and gateways fetch it whole."""
+TENSOR_FRAMEWORK: Final = "open-inference"
+"""What the record of a graph names as its framework whose requests are messages of tensors: `Graph.protocol`."""
 _PIECE_BYTES: Final = 1024 * 1024
+
+
+def takes_tensors(record: VersionRecord) -> bool:
+    """Return whether a version is a graph that is given messages of the Open Inference Protocol as they came."""
+    return record.backend == GRAPH_BACKEND and record.framework == TENSOR_FRAMEWORK
 
 
 class Archives(Protocol):

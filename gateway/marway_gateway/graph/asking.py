@@ -1,4 +1,4 @@
-"""Has the gateway itself ask a version for an answer that no caller waits for: for proofs, comparisons and contracts."""
+"""Has the gateway itself ask a version, for proofs, comparisons and contracts: no caller waits for the answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Protocol
 from marway.answers.contracts import answer_from_body
 from marway.answers.golden import ExampleInput, GoldenAnswer, Kind
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, MarwayError, ModelError, Unavailable, clip
+from marway.errors import ArchiveCorrupt, DeadlineExceeded, LoadFailed, MarwayError, ModelError, Unavailable, clip
 from marway.graphs import takes_tensors
 from marway.resolve.resolved import Resolved
 from marway.wire.problems import status_of
@@ -21,10 +21,8 @@ from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope
 from marway_http.tensors.v2_to_message import HEADER_LENGTH
 
-__all__ = ["GATEWAY", "Asker", "Asked", "Predicts"]
+__all__ = ["Asked", "Asker", "Predicts"]
 
-GATEWAY: Final = "gateway"
-"""What stands where a pod's name does, for what the gateway itself has run."""
 _ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 _LINE_MAX: Final = 300
 
@@ -68,6 +66,7 @@ class Asker:
             deadline: Of what the answer is for; how long one call may take, the version's serving settings say.
 
         Raises:
+            LoadFailed, ArchiveCorrupt: It, or what a node of it asks, cannot be loaded.
             Unavailable, DeadlineExceeded: Nobody could answer, or not before ``deadline``, which says nothing of the
                 version.
         """
@@ -82,7 +81,7 @@ class Asker:
         began = time.monotonic()
         try:
             answer = await self._answer(call)
-        except Unavailable:
+        except (Unavailable, LoadFailed, ArchiveCorrupt):
             raise
         except DeadlineExceeded as exc:
             if deadline.left_s() <= 0:

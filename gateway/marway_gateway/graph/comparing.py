@@ -11,11 +11,12 @@ from typing import Final
 from marway.answers.comparison import Comparing, fails
 from marway.answers.golden import DEFAULT_TOLERANCE, ExampleInput, GoldenAnswer, GoldenDocument
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, MarwayError, Unavailable
+from marway.errors import ArchiveCorrupt, DeadlineExceeded, LoadFailed, MarwayError, Unavailable
 from marway.refs import new_ulid
 from marway.resolve.resolved import Resolved
 from marway.wire.comparison import Comparison
-from marway_gateway.graph.asking import GATEWAY, Asked, Asker
+from marway_gateway.graph.asking import Asked, Asker
+from marway_gateway.graph.parts import GATEWAY
 
 __all__ = ["Inputs", "compared"]
 
@@ -86,7 +87,9 @@ class _Turns:
                 break
             expected = before.answer if before is not None else self.inputs.published(number)
             if expected is None and self.base is not None:
-                raise Unavailable(f"{self.base.record.version} cannot be asked now, and has no published golden answers")
+                raise Unavailable(
+                    f"{self.base.record.version} cannot be asked now, and has no published golden answers"
+                )
             stated = before is None and expected is not None
             published += stated
             # Of answers that nobody's handler gave, values are known, and neither kinds nor content types.
@@ -125,7 +128,7 @@ class _Turns:
             return None
         try:
             return await self._ask(self.base, example)
-        except Unavailable:
+        except (Unavailable, LoadFailed, ArchiveCorrupt):
             return None
 
     async def _ask(self, version: Resolved, example: ExampleInput) -> Asked:

@@ -7,55 +7,34 @@ its nodes ask are, and proved when it gives its golden answers through them.
 from __future__ import annotations
 
 import asyncio
-import logging
+import hashlib
+import tempfile
 import time
 import zipfile
-import tempfile
-import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from marway import __version__
 from marway.answers.difference import golden_difference, golden_of
 from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, examples_in
 from marway.deadline import Deadline
-from marway.errors import ArchiveCorrupt, InvalidArchive, InvalidGraph, InvalidRecord, MarwayError, clip
-from marway.graphs import DEPTH_MAX, GRAPH_BACKEND, Graph, ParallelNode, references
+from marway.errors import ArchiveCorrupt, InvalidArchive, InvalidRecord, clip
 from marway.objects import ObjectMissing
 from marway.records import VersionRecord
 from marway.refs import new_ulid
 from marway.registry import Registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolved import Resolved
-from marway.resolve.resolver import Resolver
 from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus
-from marway_gateway.graph.asking import GATEWAY, Asker, Predicts
+from marway_gateway.graph.asking import Asker, Predicts
 from marway_gateway.graph.comparing import Inputs, compared
+from marway_gateway.graph.parts import GATEWAY, Part, Parts
 
-__all__ = ["GraphOf", "GraphReleases", "Part", "of_node"]
+__all__ = ["GraphReleases"]
 
-GraphOf = Callable[[VersionRecord], Awaitable[Graph]]
-"""Gives the document of a version that is a graph."""
 _PIECE_BYTES: Final = 1024 * 1024
 _SERVER_VERSIONS: Final = {"marway": __version__}
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A version that a graph asks, by itself or through graphs in it.
-
-    Attributes:
-        node: The node that asks it, `NODE/NODE` in a graph of a graph.
-        resolved: Which it is now.
-        needed: Whether the graph fails where it does.
-    """
-
-    node: str
-    resolved: Resolved
-    needed: bool
 
 
 class GraphReleases:
@@ -63,62 +42,18 @@ class GraphReleases:
 
     Args:
         predictor: Gives what makes predict calls.
-        graph_of: Gives the document of a graph.
-        resolver: Knows which versions nodes ask now.
+        parts: Knows what the nodes of graphs ask.
         reader: Reads golden examples.
     """
 
-    def __init__(
-        self, predictor: Callable[[], Predicts], graph_of: GraphOf, resolver: Resolver, reader: RegistryReader
-    ) -> None:
+    def __init__(self, predictor: Callable[[], Predicts], parts: Parts, reader: RegistryReader) -> None:
         self._asker = Asker(predictor)
-        self._graph_of = graph_of
-        self._resolver = resolver
+        self._parts = parts
         self._reader = reader
 
     async def parts(self, record: VersionRecord) -> tuple[Part, ...]:
-        """Return the versions that a graph's nodes ask now, those of graphs in it instead of these, each once.
-
-        What is not needed and not there is left out.
-
-        Raises:
-            NotFound: A version that is needed is not there; the message names the node.
-            InvalidGraph: Labels have moved so that the graph holds itself, or too many others in one another.
-            MarwayError: As the registry raises.
-        """
-        found: dict[tuple[str, str], Part] = {}
-        async for part in self._parts(record, (), needed=True, prefix=""):
-            key = part.resolved.record.name, part.resolved.record.version
-            known = found.get(key)
-            if known is None or (part.needed and not known.needed):
-                found[key] = part
-        return tuple(found.values())
-
-    async def _parts(self, record: VersionRecord, way: tuple[str, ...], *, needed: bool, prefix: str) -> AsyncIterator[Part]:
-        if record.id in way or len(way) == DEPTH_MAX:
-            why = "holds itself" if record.id in way else f"lies more than {DEPTH_MAX} graphs deep"
-            raise InvalidGraph(
-                f"{record.name} {record.version} {why}: a label was moved; have its node name a version",
-                model=record.name,
-                version=record.version,
-            )
-        graph = await self._graph_of(record)
-        is_needed = dict(_needed(graph, graph.start, needed))
-        for each in references(graph):
-            wanted = is_needed[each.node] and each.role != "fallback"
-            node = prefix + each.node
-            try:
-                resolved = await self._resolver.resolve(each.model, each.selector)
-                if resolved.record.backend != GRAPH_BACKEND:
-                    yield Part(node, resolved, wanted)
-                    continue
-                below = self._parts(resolved.record, (*way, record.id), needed=wanted, prefix=f"{node}/")
-                async for part in below:
-                    yield part
-            except MarwayError as exc:
-                if wanted:
-                    raise of_node(exc, node) from exc
-                _log.info("%s %s: node %s: %s", record.name, record.version, node, exc.message)
+        """Return the versions that a graph's nodes ask now; as `Parts.of`."""
+        return await self._parts.of(record)
 
     async def report(self, version: Resolved, *, prove: bool, deadline: Deadline) -> LoadReport:
         """Return what is to be said of a graph whose parts are loaded: with ``prove`` of all its golden answers.
@@ -169,28 +104,6 @@ class GraphReleases:
         """
         example = ExampleInput(data, content_type)
         return (await self._asker.ask(version, example, ids=f"contract-{new_ulid()}", deadline=deadline)).answer
-
-
-def of_node(error: MarwayError, node: str) -> MarwayError:
-    """Return an error, of the same kind, that says which node of a graph it is about."""
-    named = type(error)(
-        f"node {node}: {error.message}",
-        model=error.model,
-        version=error.version,
-        retry_after_s=error.retry_after_s,
-    )
-    named.node = node
-    return named
-
-
-def _needed(graph: Graph, name: str, needed: bool) -> Iterator[tuple[str, bool]]:
-    """Yield each node from ``name`` down, and whether the graph fails where it does."""
-    node = graph.nodes[name]
-    needed = needed and node.required and node.fallback is None
-    yield name, needed
-    all_of_them = not isinstance(node, ParallelNode) or node.wait in ("all", len(node.nodes))
-    for child in node.children:
-        yield from _needed(graph, child, needed and all_of_them)
 
 
 def _difference(document: GoldenDocument | None, number: int, example: ExampleInput, got: GoldenAnswer) -> str | None:
