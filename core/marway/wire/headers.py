@@ -41,6 +41,10 @@ __all__ = [
     "REQUEST_TIMEOUT_MS",
     "RETRY_AFTER",
     "RUN",
+    "SEQUENCE_END",
+    "SEQUENCE_ID",
+    "SEQUENCE_START",
+    "SEQUENCE_WORKER",
     "SERVER_TIMING",
     "STREAM",
     "TRACEPARENT",
@@ -88,6 +92,16 @@ READY_ONLY: Final = "x-marway-ready-only"
 rather than wait for a load: a candidate's."""
 OWN_PREFIX: Final = "x-marway-"
 """How headers between Marway's parts begin; a caller's own that begin so go nowhere."""
+SEQUENCE_ID: Final = "ts_request_sequence_id"
+"""Which sequence a request is of, as TorchServe's clients and handlers call it; see `marway.archives.sequences`."""
+SEQUENCE_START: Final = "ts_request_sequence_start"
+"""`true` begins the sequence anew, `false` goes on with one that is there; without it, it begins where there is none.
+Handlers find `true` with the request that begins it, and nothing otherwise."""
+SEQUENCE_END: Final = "ts_request_sequence_end"
+"""`true` with a request ends its sequence once that is answered; a handler ends those that it names in its answer."""
+SEQUENCE_WORKER: Final = "x-marway-sequence-worker"
+"""Between a sidecar and a worker, with a row: the worker that has the sequence's state, empty where it begins; with an
+answer the one that has it now, or `lost` where that is another than the one that was asked."""
 MODEL_NAME: Final = "x-model-name"
 MODEL_VERSION: Final = "x-model-version"
 MODEL_ID: Final = "x-model-id"
