@@ -29,6 +29,8 @@ from marway_gateway.events.history import HistoryScan
 from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.feedback.log import FeedbackLog
 from marway_gateway.graph.copies import GraphCopies
+from marway_gateway.graph.documents import Documents
+from marway_gateway.graph.graphs import Graphs
 from marway_gateway.graph.parts import Parts
 from marway_gateway.graph.releasing import GraphReleases
 from marway_gateway.health import Readiness
@@ -70,6 +72,7 @@ class Gateway:
     resolver: Resolver
     pods: PodSet
     predictor: Predictor
+    graphs: Graphs
     converters: Converters
     readiness: Readiness
     telemetry: Telemetry
@@ -135,7 +138,7 @@ async def open_gateway(
             access_log = LogSink(log_stream, lock=peers.log_lock if peers is not None else None)
             stack.push_async_callback(asyncio.to_thread, access_log.close)
         metrics = Metrics()
-        observations = Observations(observed, metrics, _limits_of(settings))
+        observations = Observations(observed, metrics, Limits.of(settings))
         stack.push_async_callback(asyncio.to_thread, observations.close)
         telemetry = Telemetry(metrics, access_log, observations)
         tasks.start("loop-watch", partial(watch_loop, telemetry.metrics.loop_blocked.observe))
@@ -200,9 +203,10 @@ async def open_gateway(
         stack.callback(history.close)
         writer = RegistryWriter(registry, resolver, changed=history.changed if settings.duties else None)
         stack.push_async_callback(writer.aclose)
-        graph_releases = GraphReleases(
-            lambda: predictor, Parts(lambda record: reader.call(registry.graph, record), resolver), reader
-        )
+        documents = Documents(reader, clock=clock)
+        stack.push_async_callback(documents.aclose)
+        graphs = Graphs(documents, telemetry, max_bytes=settings.max_body_bytes)
+        graph_releases = GraphReleases(lambda: predictor, Parts(documents, resolver), reader)
         loader = Loader(pods, api, writer, graph_releases, algorithm_pools=settings.algorithm_pools)
         contracts = ContractChecks(loader, upstream, writer)
         rollouts = Rollouts()
@@ -259,6 +263,7 @@ async def open_gateway(
             transport=upstream,
             division=Division(pods, settings.algorithm_pools),
             copies=copies,
+            graphs=graphs,
             retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
             algorithm_pools=settings.algorithm_pools,
         )
@@ -268,6 +273,7 @@ async def open_gateway(
             resolver=resolver,
             pods=pods,
             predictor=predictor,
+            graphs=graphs,
             converters=converters,
             readiness=Readiness(
                 pods,
@@ -288,15 +294,3 @@ async def open_gateway(
             token_files=token_files,
             peers=peers,
         )
-
-
-def _limits_of(settings: GatewaySettings) -> Limits:
-    """Return when observations are written, and how much may wait for that."""
-    return Limits(
-        flush_s=settings.observations_flush_s,
-        flush_rows=settings.observations_flush_rows,
-        flush_bytes=settings.observations_flush_bytes,
-        buffer_rows=settings.observations_buffer_rows,
-        buffer_bytes=settings.observations_buffer_bytes,
-        body_bytes=settings.observations_body_bytes,
-    )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from marway.errors import ModelError
+from marway.graphs import GRAPH_BACKEND
 from marway.resolve.resolved import Resolved, alike
 from marway.resolve.resolver import Resolver
 from marway.wire.headers import READY_ONLY, Outcome
@@ -15,7 +16,7 @@ from marway_gateway.observe.bodies import drawn
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
 from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.cache import AnswerCache
-from marway_gateway.predict.call import Answer, CandidateLost, PredictCall
+from marway_gateway.predict.call import Answer, CandidateLost, GraphRunner, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope, DeadlineTimer
 from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, must_wait, nobody_left, refused_attempt
 from marway_gateway.traffic.division import Division
@@ -40,6 +41,7 @@ class Predictor:
         pods: Says whom to ask; told of failures and answers.
         division: Says who answers a request of a label that is divided.
         copies: Told of answers of such labels, of which other versions may be sent copies.
+        graphs: Answers calls of graphs, in the place of pods.
         retries: Makes what says which failed attempts of a request are made again.
         algorithm_pools: Pools of versions that name none, by algorithm.
     """
@@ -54,6 +56,7 @@ class Predictor:
         transport: Upstream,
         division: Division,
         copies: ShadowCopies,
+        graphs: GraphRunner,
         retries: Callable[[], Retries],
         algorithm_pools: Mapping[str, str],
     ) -> None:
@@ -64,6 +67,7 @@ class Predictor:
         self._transport = transport
         self._division = division
         self._copies = copies
+        self._graphs = graphs
         self._retries = retries
         self._algorithm_pools = algorithm_pools
         self._timer = DeadlineTimer()
@@ -146,6 +150,8 @@ class Predictor:
         return Answer(reply, call)
 
     async def _reply(self, call: PredictCall, resolved: Resolved) -> Reply:
+        if resolved.record.backend == GRAPH_BACKEND:
+            return await self._graphs.answer(self, call, resolved)
         if resolved.serving.cache:
             return await self._cache.answer(call, resolved, self._from_pods)
         return await self._from_pods(call, resolved)
