@@ -138,7 +138,7 @@ class Steps:
             info,
             RequestBody.opened(data, max_bytes=self._max_bytes),
             fresh=parent.fresh,
-            divides=wire.PRIORITY not in self._headers,
+            divides=parent.divides and wire.PRIORITY not in self._headers,
             step=Step(self.depth, path, self.report),
         )
         answer = await self._predictor.predict(call)
