@@ -101,7 +101,7 @@ def test_a_steps_label_is_rolled_out_under_load(cluster: KindCluster) -> None:
     assert not loop.failed, loop.failed[:5]
     assert {each.detail for each in loop.samples} == {"1.0 1.0 hello", "2.0 1.0 hello"}
     for role in ("base", "candidate"):
-        assert metric(cluster.gateway.url, "marway_gateway_traffic_requests_total", model="says", traffic=role) > 0
+        assert metric(cluster.gateway.url, "marway_gateway_traffic_requests_total", model="says", role=role) > 0
 
 
 def test_a_pod_is_killed_under_a_graph(cluster: KindCluster) -> None:
