@@ -10,6 +10,7 @@ from marway_archiver.proving.examples import Example
 from marway_archiver.proving.proof import PackProof
 from marway_archiver.proving.runs import ProofPlan
 from marway_archiver.publishing.bundles import publish_bundle
+from marway_archiver.publishing.graphs import publish_graph
 from marway_archiver.publishing.publish import publish, publish_archive
 from marway_archiver.verify import Verification, verify_archive
 
@@ -33,6 +34,7 @@ __all__ = [
     "publish",
     "publish_archive",
     "publish_bundle",
+    "publish_graph",
     "repack",
     "verify_archive",
 ]

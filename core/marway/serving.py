@@ -208,6 +208,17 @@ class ServingSettings(Frozen):
     drift: DriftRule | None = None
     """What inputs and outputs are compared with, all the time; None means with nothing."""
 
+    def problem(self) -> str | None:
+        """Return which of the settings cannot be with the others, as a sentence; None where all can."""
+        if self.max_workers is not None and self.min_workers > self.max_workers:
+            return (
+                f"serving setting 'min_workers' would be {self.min_workers}, more than 'max_workers', which is "
+                f"{self.max_workers}"
+            )
+        if self.fallback_after_s is not None and self.fallback is None:
+            return "serving setting 'fallback_after_s' says when the 'fallback' is asked, and there is none"
+        return None
+
     def override(self, changes: ServingSettings | None) -> ServingSettings:
         """Return these settings with the fields that ``changes`` was given put in their place."""
         if changes is None:

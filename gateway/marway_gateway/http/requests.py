@@ -166,11 +166,11 @@ async def send_whole(channel: Channel, info: RequestInfo, status: int, headers: 
     if info.assignment is not None:
         text += b"x-marway-traffic: %b\r\n" % info.role.encode()
         number += 1
-    if info.fallback is not None:
-        text += b"x-marway-fallback: %b\r\n" % info.fallback.encode()
-        number += 1
     if info.cache is not None:
         text += b"x-cache: %b\r\n" % info.cache.encode()
+        number += 1
+    for name, value in info.notes:
+        text += b"%b: %b\r\n" % (name.encode(), value.encode())
         number += 1
     if status not in NO_BODY:
         text += b"content-length: %d\r\n" % len(body)
@@ -191,8 +191,7 @@ def model_headers(info: RequestInfo) -> list[tuple[str, str]]:
         headers.append((wire.CACHE, info.cache))
     if info.assignment is not None:
         headers.append((wire.TRAFFIC, info.role))
-    if info.fallback is not None:
-        headers.append((wire.FALLBACK, info.fallback))
+    headers += info.notes
     return headers
 
 

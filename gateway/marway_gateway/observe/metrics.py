@@ -50,6 +50,12 @@ class Metrics:
             ("model", "version", "surface", "outcome"),
             buckets=_BUCKETS_S,
         )
+        self.graph_node_duration = histogram(
+            "marway_gateway_graph_node_duration_seconds",
+            "Time that a node of a graph took, its tries and its fallback together, by what became of it.",
+            ("model", "version", "node", "outcome"),
+            buckets=_BUCKETS_S,
+        )
         self.requests_in_flight = gauge("marway_gateway_requests_in_flight", "Predict requests being worked on.")
         self.retries = counter(
             "marway_gateway_retries_total",

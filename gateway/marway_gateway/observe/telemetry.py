@@ -67,6 +67,9 @@ class RequestInfo:
             sends. None where it is not kept, see `bodies`, and before it is known.
         input_media, output_headers: Where `input_type` and `output_type` are, when they are asked for.
         bodies: kept, or why input or output is not: off, too_large, streamed, failed, not_redactable.
+        graph, node: The prediction of a graph that asked, and by which node; None where the caller asked.
+        steps: What `Server-Timing` says of a graph's nodes.
+        notes: Further headers that say how the answer came to be.
     """
 
     surface: str | None = None
@@ -100,6 +103,10 @@ class RequestInfo:
     output: bytes | None = None
     output_headers = b""
     bodies = "off"
+    graph: str | None = None
+    node: str | None = None
+    steps = ""
+    notes: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, *, method: str, path: str, ids: RequestIds) -> None:
         self.started = time.perf_counter()
@@ -141,6 +148,8 @@ class RequestInfo:
             parts.append(f"cache;desc={self.cache}")
         if self.pod_s is not None:
             parts.append(f"pod;dur={self.pod_s * 1000:.3f}")
+        if self.steps:
+            parts.append(self.steps)
         parts.append(f"total;dur={(time.perf_counter() - self.started) * 1000:.3f}")
         return ", ".join(parts)
 

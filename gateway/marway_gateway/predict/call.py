@@ -6,19 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, MarwayError, Unavailable
 from marway.resolve.resolved import Resolved
 from marway_gateway.http.body import RequestBody
+from marway_gateway.observe.graph_report import Step
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.transport.base import AttemptFailed
 from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
 from marway_http.tensors.requests import Rendering
 
-__all__ = ["Answer", "CandidateLost", "PredictCall", "shaped", "too_late"]
+__all__ = ["Answer", "CandidateLost", "GraphRunner", "PredictCall", "Predicts", "shaped", "too_late"]
 
 T = TypeVar("T")
 
@@ -48,6 +49,7 @@ class PredictCall:
         asked: Headers and body as they were when the call was resolved, where another version may be asked after all.
         rendering: How the answers to its rows become the protocol's, where the body that goes to the pod is of rows.
         sequence: Which sequence it is of, for a server that keeps a state from one request to the next.
+        step: Where in a graph it is made; None where it is a caller's own.
     """
 
     name: str
@@ -63,6 +65,7 @@ class PredictCall:
     asked: tuple[Mapping[str, str], RequestBody] | None = None
     rendering: Rendering | None = None
     sequence: str | None = None
+    step: Step | None = None
 
     def back_to_base(self) -> Resolved:
         """Make a candidate's call the base's; return the base."""
@@ -182,6 +185,23 @@ class Answer:
     def close(self) -> None:
         """Let go of the pod; what was not read is thrown away."""
         self.reply.close()
+
+
+class Predicts(Protocol):
+    """What makes predict calls: `marway_gateway.predict.pipeline.Predictor`."""
+
+    async def resolve(self, call: PredictCall) -> Resolved:
+        """Return what a call's name and selector stand for."""
+
+    async def predict(self, call: PredictCall) -> Answer:
+        """Return a model's answer."""
+
+
+class GraphRunner(Protocol):
+    """What answers calls of graphs: `marway_gateway.graph.graphs.Graphs`."""
+
+    async def answer(self, predictor: Predicts, call: PredictCall, resolved: Resolved) -> Reply:
+        """Return a graph's answer; its nodes' models are asked through ``predictor``."""
 
 
 def too_late(call: PredictCall, where: str | None = None) -> DeadlineExceeded:

@@ -12,10 +12,11 @@ from dataclasses import replace
 from functools import lru_cache
 
 from marway.errors import MarwayError, NotFound, RegistryUnavailable, Unavailable
+from marway.graphs import GRAPH_BACKEND
 from marway.refs import Reference, parse_reference
 from marway.resolve.resolved import Resolved
 from marway.resolve.resolver import Resolver
-from marway.wire.headers import DESCRIBE
+from marway.wire.headers import DESCRIBE, FALLBACK, PRIORITIES
 from marway_gateway.observe.telemetry import Telemetry
 from marway_gateway.placement import PodSet, placement_spec
 from marway_gateway.predict.call import CandidateLost, PredictCall
@@ -100,7 +101,7 @@ class Fallbacks:
             return exc.message
         if found.record.id == resolved.record.id:
             return "it is the same version"
-        if found.record.backend != "graph":  # whose nodes are loaded by their own requests
+        if found.record.backend != GRAPH_BACKEND:  # whose nodes are loaded by their own requests
             self._pods.has_ready(placement_spec(found.record, found.serving, self._algorithm_pools))
         return replace(found, divided=None)
 
@@ -123,6 +124,7 @@ class Fallbacks:
         call.name, call.selector = record.name, record.version
         call.goes_to(instead)
         info.fallback = f"{record.name}/{record.version}"
+        info.notes = (*info.notes, (FALLBACK, info.fallback))
         info.label, info.cache, info.pod, info.pod_s = None, None, None, None
         return made_anew
 
@@ -134,7 +136,9 @@ def _may_fall_back(call: PredictCall) -> bool:
     where the caller gives way to others, and would rather wait than have another model's answer.
     """
     info = call.info
-    return info.fallback is None and call.sequence is None and DESCRIBE not in call.headers and info.role != "batch"
+    if info.fallback is not None or info.role in PRIORITIES:
+        return False
+    return call.sequence is None and DESCRIBE not in call.headers
 
 
 @lru_cache(maxsize=1000)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from marway.errors import ModelError
+from marway.graphs import GRAPH_BACKEND
 from marway.resolve.resolved import Resolved, alike
 from marway.resolve.resolver import Resolver
 from marway.wire.headers import READY_ONLY, Outcome
@@ -15,7 +16,7 @@ from marway_gateway.observe.bodies import drawn
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
 from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.cache import AnswerCache
-from marway_gateway.predict.call import Answer, CandidateLost, PredictCall
+from marway_gateway.predict.call import Answer, CandidateLost, GraphRunner, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope, DeadlineTimer
 from marway_gateway.predict.fallback import Fallbacks
 from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, must_wait, nobody_left, refused_attempt
@@ -42,6 +43,7 @@ class Predictor:
         division: Says who answers a request of a label that is divided.
         copies: Told of answers of such labels, of which other versions may be sent copies.
         fallbacks: Ask another version in the place of one that has no room.
+        graphs: Answers calls of graphs, in the place of pods.
         retries: Makes what says which failed attempts of a request are made again.
         algorithm_pools: Pools of versions that name none, by algorithm.
     """
@@ -57,6 +59,7 @@ class Predictor:
         division: Division,
         copies: ShadowCopies,
         fallbacks: Fallbacks,
+        graphs: GraphRunner,
         retries: Callable[[], Retries],
         algorithm_pools: Mapping[str, str],
     ) -> None:
@@ -68,6 +71,7 @@ class Predictor:
         self._division = division
         self._copies = copies
         self._fallbacks = fallbacks
+        self._graphs = graphs
         self._retries = retries
         self._algorithm_pools = algorithm_pools
         self._timer = DeadlineTimer()
@@ -156,6 +160,8 @@ class Predictor:
     async def _reply(self, call: PredictCall, resolved: Resolved, *, alone: bool = False) -> Reply:
         if resolved.serving.fallback is not None and not alone and call.base is None:
             return await self._fallbacks.answer(call, resolved, partial(self._reply, alone=True))
+        if resolved.record.backend == GRAPH_BACKEND:
+            return await self._graphs.answer(self, call, resolved)
         if resolved.serving.cache:
             return await self._cache.answer(call, resolved, self._from_pods)
         return await self._from_pods(call, resolved)
