@@ -120,6 +120,7 @@ def test_a_version_that_breaks_callers_needs_force(
         assert command("rollback", model).returncode == 0
 
 
+@pytest.mark.extended  # the tests around it compare over the same gateway
 @pytest.mark.parametrize(
     ("kind", "told"),
     [

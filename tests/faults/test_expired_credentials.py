@@ -54,6 +54,7 @@ async def says_why(ask: Callable[[], Awaitable[httpx.Response]]) -> None:
                 return
 
 
+@pytest.mark.extended  # tests/core/objects/test_s3_store.py has what each refusal of S3 becomes
 @pytest.mark.timeout(600)
 async def test_fault_expired_credentials(
     s3_server: S3Server, credentials: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

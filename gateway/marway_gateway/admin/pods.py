@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query
 from marway import errors
 from marway.deadline import Deadline
 from marway.records import VersionRecord
+from marway.resolve.resolved import Resolved
 from marway.serving import ServingSettings
 from marway.wire.comparison import Comparison
 from marway.wire.pods import PodStatus
@@ -79,9 +80,8 @@ def _add_version_routes(router: APIRouter, current: CurrentGateway) -> None:
         record, serving, deadline = await _to_load(gateway, timeout, model, version)
         other = await gateway.resolver.resolve(model, base)
         loads = await gateway.loader.load(record, serving, prove=False, pod=None, deadline=deadline)
-        return await gateway.pod_api.compare(
-            loads[0].pod, record.name, record.version, base=other.record.version, deadline=deadline
-        )
+        compared = Resolved(record, serving, None)
+        return await gateway.loader.compare(loads[0], compared, base=other.record.version, deadline=deadline)
 
     @router.post(
         "/models/{model}/versions/{version}/unload",

@@ -17,6 +17,7 @@ from support.every import LONG
 SECONDS = int(os.environ.get("MARWAY_TEST_GC_S", "300" if LONG else "5"))
 
 
+@pytest.mark.extended  # test_registry_gc.py has each interleaving by itself
 @pytest.mark.timeout(2 * SECONDS + 300)
 def test_fault_gc_under_writes(store_url: str, tmp_path: Path) -> None:
     """While gc runs, and is killed at random points, whatever is published and not deleted keeps all its bytes."""

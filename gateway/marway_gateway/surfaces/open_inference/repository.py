@@ -132,7 +132,7 @@ def add_repository(app: FastPathApp, current: CurrentGateway) -> None:
         record = resolved.record
         deadline = Deadline.after(resolved.serving.load_timeout_s)
         loads = await gateway.loader.load(record, resolved.serving, prove=False, pod=None, deadline=deadline)
-        return LoadAnswer(name=record.name, version=record.version, pods=[each.pod.name for each in loads])
+        return LoadAnswer(name=record.name, version=record.version, pods=[each.where for each in loads])
 
     @router.post(
         "/v2/repository/models/{model}/unload",

@@ -78,6 +78,7 @@ def test_own_options_of_java_come_last(tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.extended  # the tests above have the settings that make it so
 def test_java_starts_no_thread_for_a_request(tmp_path: Path, archives: Path) -> None:
     """On two processors 100 predictions do not make 100 threads, as they do in TorchServe alone."""
     log = tmp_path / "threads.log"
