@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import time
 from typing import Final
 
-from marway.errors import BodyTooLarge, DeadlineExceeded, InvalidGraph, MarwayError, ModelError, Unimplemented
+from marway.errors import (
+    BodyTooLarge,
+    DeadlineExceeded,
+    InvalidGraph,
+    MarwayError,
+    ModelError,
+    Unavailable,
+    Unimplemented,
+)
 from marway.graphs.checking import DEPTH_MAX
 from marway.records import VersionRecord
 from marway.resolve.resolved import Resolved
 from marway.wire.envelope import ROWS_CONTENT_TYPE, decode_rows, encode_answers, mime_type
 from marway.wire.headers import DESCRIBE, EXPLAIN, GRAPH, Outcome
+from marway.wire.model_run import ModelRun
 from marway_gateway.graph.documents import Documents, Plan
 from marway_gateway.graph.lookups import Lookups
 from marway_gateway.graph.messages import Message, Unreadable, answer_of
 from marway_gateway.graph.running import Run
 from marway_gateway.graph.side_by_side import settled
-from marway_gateway.graph.steps import Means, StepFailed, Steps
+from marway_gateway.graph.steps import NOT_BEGUN, Means, StepFailed, Steps
 from marway_gateway.observe.graph_report import GraphReport
-from marway_gateway.predict.call import PredictCall, Predicts
+from marway_gateway.predict.call import CandidateLost, PredictCall, Predicts
 from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
 from marway_http.tensors.rows import JSON, OCTETS
@@ -53,14 +63,22 @@ class Graphs:
             InvalidGraph: It is in more graphs than may be, or its archive holds none.
             Unimplemented: It was to explain or describe.
             DeadlineExceeded: The deadline passed; the message says which nodes had not answered.
+            CandidateLost: It is for a candidate, of which a node found nobody to answer; the base may.
             MarwayError: A node failed; the message and the error's `node` name it.
         """
         await in_task()  # nodes have time-outs, and run side by side
         step, info, record = call.step, call.info, resolved.record
         report = step.report if step is not None else self._report(call)
+        began = time.perf_counter()
         try:
-            return await self._answer(predictor, call, resolved, report)
+            reply = await self._answer(predictor, call, resolved, report)
+            # All of it is the model's work to whoever compares two versions by how long they take.
+            info.run = ModelRun(None, time.perf_counter() - began, None, None).header().encode()
+            return reply
         except StepFailed as exc:
+            if call.base is not None and info.assignment is not None and isinstance(exc.error, Unavailable):
+                info.assignment.failed = not isinstance(exc.error, NOT_BEGUN)
+                raise CandidateLost from exc
             raise exc.error from exc.__cause__
         except asyncio.CancelledError:
             late = ", ".join(report.late)

@@ -35,14 +35,14 @@ from marway_http.tensors.rows import JSON, OCTETS
 from marway_http.tensors.v2_json import read_infer
 from marway_http.tensors.v2_to_message import HEADER_LENGTH
 
-__all__ = ["Convert", "Means", "StepFailed", "Steps", "named"]
+__all__ = ["NOT_BEGUN", "Convert", "Means", "StepFailed", "Steps", "named"]
 
 T = TypeVar("T")
 
 _CONTENT_TYPE: Final = "content-type"
 _OF_BODIES: Final = frozenset({_CONTENT_TYPE, HEADER_LENGTH})
 _BYTES: Final = 8
-_NOT_BEGUN: Final = (NoPodAvailable, ModelLoading, Overloaded, RegistryUnavailable)
+NOT_BEGUN: Final = (NoPodAvailable, ModelLoading, Overloaded, RegistryUnavailable)
 """After these nobody has begun on the work, so that asking again cannot do it twice."""
 
 
@@ -170,7 +170,7 @@ class Steps:
             info,
             RequestBody.opened(data, max_bytes=self._max_bytes),
             fresh=parent.fresh,
-            divides=wire.PRIORITY not in self._headers,
+            divides=parent.divides and wire.PRIORITY not in self._headers,
             step=Step(self.depth, path, self.report),
         )
         if given.tensors:
@@ -276,7 +276,7 @@ class Steps:
 
 def _may_help(error: MarwayError, info: RequestInfo) -> bool:
     """Return whether a node that failed so may be tried again: not where it is its caller's fault, nor work twice."""
-    if info.serving is not None and not info.serving.retry_rows and not isinstance(error, _NOT_BEGUN):
+    if info.serving is not None and not info.serving.retry_rows and not isinstance(error, NOT_BEGUN):
         return False
     if isinstance(error, ModelError):
         return error.status >= 500
