@@ -7,8 +7,16 @@ from typing import Final
 
 from marway.archives.entries import Entry, read_all, shown
 from marway.errors import InvalidArchive, InvalidGraph
-from marway.graphs import GRAPH_BACKEND, GRAPH_FILE, TENSOR_FRAMEWORK, check_graph, parse_graph
+from marway.graphs import (
+    GRAPH_BACKEND,
+    GRAPH_FILE,
+    TABLE_BACKEND,
+    TENSOR_FRAMEWORK,
+    check_graph,
+    parse_graph,
+)
 from marway.graphs.document import DOCUMENT_BYTES_MAX
+from marway.graphs.tables import COLUMNS_BYTES_MAX, COLUMNS_FILE, TABLE_FILE, parse_columns
 from marway_archiver.bundles.layout import Layout, folders
 from marway_archiver.bundles.open_inference import check_open_inference
 
@@ -70,10 +78,19 @@ def _graph(files: Mapping[str, Entry]) -> Layout:
     return Layout(framework=TENSOR_FRAMEWORK if graph.protocol == "open-inference" else None)
 
 
-_NEEDED: Final = (GRAPH_BACKEND,)
+def _table(files: Mapping[str, Entry]) -> Layout:
+    if files.keys() != {COLUMNS_FILE, TABLE_FILE}:
+        raise InvalidArchive(
+            f"it is no table, which is {COLUMNS_FILE} and {TABLE_FILE}: `marway table publish` makes one"
+        )
+    return Layout(signature=parse_columns(read_all(files[COLUMNS_FILE], COLUMNS_BYTES_MAX)).signature)
+
+
+_NEEDED: Final = (GRAPH_BACKEND, TABLE_BACKEND)
 """Backends whose versions are their files: no server has them from elsewhere."""
 _RULES: Final[Mapping[str, Callable[[Mapping[str, Entry]], Layout]]] = {
     GRAPH_BACKEND: _graph,
     "open-inference": check_open_inference,
+    TABLE_BACKEND: _table,
     "tensorflow-serving": _tensorflow,
 }

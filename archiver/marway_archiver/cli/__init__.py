@@ -11,6 +11,7 @@ from marway_archiver.cli.graph import graph
 from marway_archiver.cli.inspect import inspect
 from marway_archiver.cli.pack import pack_model
 from marway_archiver.cli.publish import publish, release
+from marway_archiver.cli.table import table
 from marway_archiver.cli.verify import verify
 
 __all__ = ["register"]
@@ -22,3 +23,4 @@ def register(app: typer.Typer) -> None:
     for verb in (inspect, publish, release, diff, verify, compare, adopt):
         app.command(verb.__name__)(verb)
     app.add_typer(graph)
+    app.add_typer(table)
