@@ -49,6 +49,7 @@ from marway_gateway.placement.pod_api import PodApi
 from marway_gateway.placement.pod_watch import PodWatcher
 from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.cache import AnswerCache
+from marway_gateway.predict.fallback import Fallbacks
 from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.predict.retry import Retries, RetryBudget
 from marway_gateway.settings import GatewaySettings, PodAddress
@@ -274,6 +275,7 @@ async def open_gateway(
             transport=upstream,
             division=Division(pods, settings.algorithm_pools),
             copies=copies,
+            fallbacks=Fallbacks(resolver, pods, telemetry, settings.algorithm_pools),
             graphs=graphs,
             retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
             algorithm_pools=settings.algorithm_pools,

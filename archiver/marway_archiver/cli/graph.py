@@ -16,6 +16,7 @@ from marway.records import VersionRecord
 from marway.refs import Reference, check_model_name, parse_reference
 from marway.registry import Registry, open_registry
 from marway.text import printable
+from marway_archiver.cli.graph_import import import_
 from marway_archiver.proving.examples import read_jsonl
 from marway_archiver.publishing.graphs import publish_graph, read_document
 from marway_ops.shell.options import (
@@ -38,6 +39,8 @@ graph = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+graph.command("import")(import_)
 
 _FILES: Final = (".json", ".yaml", ".yml", BUNDLE_SUFFIX)
 DocumentArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A graph's document, JSON or YAML.")]

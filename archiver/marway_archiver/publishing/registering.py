@@ -93,6 +93,7 @@ def main() -> None:
         )
         said = {"record": stored.model_dump(mode="json")}
     except MarwayError as exc:
+        exc.message = exc.message.replace(f"{given.archive.parent}/", "")  # where a gateway keeps it is its own affair
         problem, _ = problem_of(exc)
         said = {"problem": problem.model_dump(mode="json")}
     json.dump(said, sys.stdout)

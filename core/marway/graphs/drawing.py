@@ -65,6 +65,8 @@ def _words(node: Any) -> str:
 def _what(node: Any) -> str:
     if isinstance(node, ModelNode):
         given = "" if node.input is None else f", given {_short(node.input)}"
+        if node.parts is not None:
+            given = f", given {', '.join(node.parts.values())}"
         if node.tensors is not None:
             given = ", given " + ", ".join(f"{source} as {target}" for source, target in node.tensors.items())
         return f"model {node.model}/{node.selector}{given}"

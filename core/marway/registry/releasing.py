@@ -167,7 +167,7 @@ class Releasing(Moving):
                 del serving[version]
             after = state.model_copy(update={"serving": serving})
             for record in records:
-                _check_workers(after.serving_for(record))
+                _check_together(after.serving_for(record))
             return after, entry
 
         change = ServingChange(version=version, set=changes, unset=tuple(unset))
@@ -288,13 +288,12 @@ def _validated(fields: Mapping[str, Any]) -> ServingSettings:
         name = ".".join(str(part) for part in first["loc"])
         raise InvalidInput(f"serving setting {name!r}: {clip(first['msg'], 200)}") from exc
     if "min_workers" in fields and "max_workers" in fields:
-        _check_workers(settings)
+        _check_together(settings)
     return settings
 
 
-def _check_workers(settings: ServingSettings) -> None:
-    if settings.max_workers is not None and settings.min_workers > settings.max_workers:
-        raise InvalidInput(
-            f"serving setting 'min_workers' would be {settings.min_workers}, more than 'max_workers', which is "
-            f"{settings.max_workers}"
-        )
+def _check_together(settings: ServingSettings) -> None:
+    """Refuse settings each of which could be, but not with the others."""
+    problem = settings.problem()
+    if problem is not None:
+        raise InvalidInput(problem)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
-from marway.errors import BodyTooLarge, DeadlineExceeded, InvalidGraph, ModelError, Unimplemented
+from marway.errors import BodyTooLarge, DeadlineExceeded, InvalidGraph, ModelError, Unavailable, Unimplemented
 from marway.graphs.checking import DEPTH_MAX
 from marway.resolve.resolved import Resolved
 from marway.wire.headers import DESCRIBE, EXPLAIN, GRAPH, Outcome
+from marway.wire.model_run import ModelRun
 from marway_gateway.graph.documents import Documents, Plan
 from marway_gateway.graph.messages import Message, Unreadable
 from marway_gateway.graph.running import Run
-from marway_gateway.graph.steps import StepFailed, Steps
+from marway_gateway.graph.steps import NOT_BEGUN, StepFailed, Steps
 from marway_gateway.observe.graph_report import GraphReport
 from marway_gateway.observe.telemetry import Telemetry
-from marway_gateway.predict.call import PredictCall, Predicts
+from marway_gateway.predict.call import CandidateLost, PredictCall, Predicts
 from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
 from marway_http.tensors.v2_to_message import HEADER_LENGTH
@@ -43,14 +45,22 @@ class Graphs:
             InvalidGraph: It is in more graphs than may be, or its archive holds none.
             Unimplemented: It was to explain or describe.
             DeadlineExceeded: The deadline passed; the message says which nodes had not answered.
+            CandidateLost: It is for a candidate, of which a node found nobody to answer; the base may.
             MarwayError: A node failed; the message and the error's `node` name it.
         """
         await in_task()  # nodes have time-outs, and run side by side
         step, info, record = call.step, call.info, resolved.record
         report = GraphReport(self._telemetry.metrics.graph_node_duration) if step is None else step.report
+        began = time.perf_counter()
         try:
-            return await self._answer(predictor, call, resolved, report)
+            reply = await self._answer(predictor, call, resolved, report)
+            # All of it is the model's work to whoever compares two versions by how long they take.
+            info.run = ModelRun(None, time.perf_counter() - began, None, None).header().encode()
+            return reply
         except StepFailed as exc:
+            if call.base is not None and info.assignment is not None and isinstance(exc.error, Unavailable):
+                info.assignment.failed = not isinstance(exc.error, NOT_BEGUN)
+                raise CandidateLost from exc
             raise exc.error from exc.__cause__
         except asyncio.CancelledError:
             if step is not None or not call.deadline.passed or not report.running:

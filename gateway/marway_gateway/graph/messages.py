@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from marway.errors import ModelError, clip
 from marway.wire.envelope import FORMS, ROWS_CONTENT_TYPE, Answer, Row, encode_rows, mime_type
+from marway_gateway.transport.multipart import encode_fields
 from marway_gateway.transport.reply import Reply
 from marway_http.channel import HeaderBlock, header_block
-from marway_http.tensors.rows import JSON
+from marway_http.tensors.rows import JSON, OCTETS
 from marway_http.tensors.v2_to_message import HEADER_LENGTH
 
-__all__ = ["Message", "Unreadable", "failure_of", "message_of_answer", "message_of_reply"]
+__all__ = ["Message", "Unreadable", "failure_of", "form_of", "message_of_answer", "message_of_reply"]
 
 _CONTENT_TYPE: Final = "content-type"
 _UNSAID: Final = frozenset({"", "application/octet-stream", FORMS[0]})
@@ -155,6 +156,19 @@ class Message:
         if self.header_length is not None:
             return read(self._data[: self.header_length], JSON)
         return read(self._data, self.content_type)
+
+
+def form_of(fields: Mapping[str, Message]) -> Message:
+    """Return a form of answers, byte for byte; one called `body` alone is that answer, as bytes of no kind.
+
+    Raises:
+        Unreadable: An answer is an object of several, of which one is not JSON or text.
+    """
+    data = {name: message.data for name, message in fields.items()}
+    if data.keys() == {"body"}:
+        return Message(data["body"], content_type=OCTETS)
+    body, content_type = encode_fields(data)
+    return Message(body, content_type=content_type)
 
 
 def read(data: bytes, content_type: str | None) -> Any:

@@ -14,7 +14,7 @@ from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, ModelError, Unimplemented
 from marway.graphs import ModelNode, SequenceNode
 from marway_gateway.graph.documents import Expression, Plan
-from marway_gateway.graph.messages import Message, Unreadable
+from marway_gateway.graph.messages import Message, Unreadable, form_of
 from marway_gateway.graph.steps import StepFailed, Steps, named
 from marway_gateway.observe.graph_report import NodeOutcome
 from marway_gateway.observe.metrics import outcome_of
@@ -145,6 +145,9 @@ class Run:
 
     def _given(self, name: str, node: ModelNode, before: Message) -> Message:
         """Return what a model is given."""
+        if node.parts is not None:
+            nothing = Message(value=None)
+            return form_of({field: self._answers.get(each, nothing) for field, each in node.parts.items()})
         if node.input is None:
             return before
         value = self._select(name, node.input)

@@ -26,10 +26,10 @@ from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_gateway.predict.call import Answer, PredictCall, Predicts
 from marway_http.tensors.v2_to_message import HEADER_LENGTH
 
-__all__ = ["StepFailed", "Steps", "named"]
+__all__ = ["NOT_BEGUN", "StepFailed", "Steps", "named"]
 
 _OF_BODIES: Final = frozenset({"content-type", HEADER_LENGTH})
-_NOT_BEGUN: Final = (NoPodAvailable, ModelLoading, Overloaded, RegistryUnavailable)
+NOT_BEGUN: Final = (NoPodAvailable, ModelLoading, Overloaded, RegistryUnavailable)
 """After these nobody has begun on the work, so that asking again cannot do it twice."""
 
 
@@ -138,7 +138,7 @@ class Steps:
             info,
             RequestBody.opened(data, max_bytes=self._max_bytes),
             fresh=parent.fresh,
-            divides=wire.PRIORITY not in self._headers,
+            divides=parent.divides and wire.PRIORITY not in self._headers,
             step=Step(self.depth, path, self.report),
         )
         answer = await self._predictor.predict(call)
@@ -173,7 +173,7 @@ class Steps:
 
 def _may_help(error: MarwayError, info: RequestInfo) -> bool:
     """Return whether a node that failed so may be tried again: not where it is its caller's fault, nor work twice."""
-    if info.serving is not None and not info.serving.retry_rows and not isinstance(error, _NOT_BEGUN):
+    if info.serving is not None and not info.serving.retry_rows and not isinstance(error, NOT_BEGUN):
         return False
     if isinstance(error, ModelError):
         return error.status >= 500

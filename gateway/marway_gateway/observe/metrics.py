@@ -71,6 +71,11 @@ class Metrics:
         self.requests_queued = gauge(
             "marway_gateway_requests_queued", "Predict requests that wait for a version's turn or for room on a pod."
         )
+        self.fallbacks = counter(
+            "marway_gateway_fallbacks_total",
+            "Predict requests that another version was asked in the place of their own, by why: `no_room`, `slow`.",
+            ("model", "version", "reason"),
+        )
         self.load_aheads = counter(
             "marway_gateway_load_aheads_total", "Loads asked of pods before requests went there.", ("outcome",)
         )

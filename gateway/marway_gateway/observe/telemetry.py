@@ -61,6 +61,7 @@ class RequestInfo:
         serving: How the version is served; None before that is known.
         observe: What is kept of this very request, by those settings and the draw.
         role: Why the version was asked: base, candidate, shadow or batch.
+        fallback: `MODEL/VERSION` that was asked in the place of the one that was resolved; None as nearly always.
         assignment: Which side of the label's two versions it was drawn to; None where the label is not divided.
         input, output: What the caller sent and got; where its protocol has no bytes for that, what a pod is sent and
             sends. None where it is not kept, see `bodies`, and before it is known.
@@ -95,6 +96,7 @@ class RequestInfo:
     serving: ServingSettings | None = None
     observe: Observe = "off"
     role = "base"
+    fallback: str | None = None
     assignment: Assignment | None = None
     input: bytes | None = None
     input_media: str | None = None
@@ -257,6 +259,8 @@ def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
         fields["label"] = info.label
     if info.assignment is not None:
         fields["traffic"] = info.role
+    if info.fallback is not None:
+        fields["fallback"] = info.fallback
     if info.group_id is not None:
         fields["group_id"] = info.group_id
     if info.prediction_id is not None:

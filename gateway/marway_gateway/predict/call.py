@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -24,7 +25,10 @@ T = TypeVar("T")
 
 
 class CandidateLost(Exception):
-    """The candidate that a call was for cannot be asked after all; the call is the base's now."""
+    """The version that a call's body was made for is not asked after all; the call is another's, which needs its own.
+
+    Of a candidate it is the base's then, of a version without room its fallback's.
+    """
 
 
 @dataclass(slots=True)
@@ -42,7 +46,7 @@ class PredictCall:
         resolved: What name and selector stand for, once that is known; the candidate, where it is to answer.
         base: Who answers where the candidate cannot; None where the call is not the candidate's.
         divides: Whether the candidate may answer.
-        asked: Headers and body as they were when the call became the candidate's.
+        asked: Headers and body as they were when the call was resolved, where another version may be asked after all.
         rendering: How the answers to its rows become the protocol's, where the body that goes to the pod is of rows.
         sequence: Which sequence it is of, for a server that keeps a state from one request to the next.
         step: Where in a graph it is made; None where it is a caller's own.
@@ -71,14 +75,19 @@ class PredictCall:
         self.base, self.divides = None, False
         info.role = "base"
         info.assignment.counted = info.assignment.failed
-        info.run = None
-        self.resolved = base
-        info.version, info.model_id, info.serving = base.record.version, base.record.id, base.serving
-        if base.serving.observe == "off":
-            info.observe, info.input = "off", None
-        elif base.serving.observe == "metadata" and info.observe == "bodies":
-            info.observe, info.input = "metadata", None
+        self.goes_to(base)
         return base
+
+    def goes_to(self, other: Resolved) -> None:
+        """Make the call another version's; nothing more is kept of it than that one's settings allow."""
+        info, serving = self.info, other.serving
+        self.resolved, info.run = other, None
+        info.model, info.version, info.model_id = other.record.name, other.record.version, other.record.id
+        info.serving = serving
+        if serving.observe == "off":
+            info.observe, info.input = "off", None
+        elif serving.observe == "metadata" and info.observe == "bodies":
+            info.observe, info.input = "metadata", None
 
     async def whole_body(self) -> bytes:
         """Return all of the body, received first where it has not come, and note its size.
@@ -210,10 +219,9 @@ def too_late(call: PredictCall, where: str | None = None) -> DeadlineExceeded:
 async def shaped(ask: Callable[[], Awaitable[T]]) -> T:
     """Return what ``ask`` does, which resolves a call, makes its body for that version and has it predicted.
 
-    It does so a second time, for the base, where the candidate can no longer be asked and the base needs another body
-    or another reading of the answer.
+    It does so again where that version can no longer be asked and another needs another body, or another reading of the
+    answer: for the base of a candidate, and for a fallback, each once at most.
     """
-    try:
-        return await ask()
-    except CandidateLost:
-        return await ask()
+    while True:
+        with suppress(CandidateLost):
+            return await ask()

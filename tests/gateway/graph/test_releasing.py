@@ -1,4 +1,4 @@
-"""Graphs as versions: loaded ahead, proved, compared, released, divided, copied and shown by a gateway that runs them."""
+"""Graphs as versions: loaded, proved, compared, released, divided, copied and shown by a gateway that runs them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from gateway.admin_pod import AdminPod
 from gateway.fakes import FakePod, Running, running
 from marway.errors import LoadFailed
 from marway.registry import Registry
+from marway.traffic import ShadowRule
 from marway.wire.headers import OUTCOME, PRIORITY, TRAFFIC, Outcome
 from support.dividing import divide, traffic_of
 from support.golden_graphs import publish_golden_graph
@@ -86,9 +87,7 @@ async def test_a_release_of_a_graph(registry: Registry, graph: Callable[..., Any
     async with gateway_of(registry) as (gateway, pod):
         first = await release(gateway, "1.0")
         assert first.status_code == 200, first.text
-        assert sorted(pod.asked) == [
-            f"POST /models/{name}/1.0/load?prove=false" for name in ("clean", "score")
-        ]
+        assert sorted(pod.asked) == [f"POST /models/{name}/1.0/load?prove=false" for name in ("clean", "score")]
         again = await release(gateway, "1.1")
         answer = await gateway.predict("/predict/tour", b"{}", content_type="application/json")
         unlike = await release(gateway, "2.0")
@@ -115,7 +114,7 @@ async def test_a_release_of_a_graph(registry: Registry, graph: Callable[..., Any
 
 
 async def test_load_unload_and_where(registry: Registry, graph: Callable[..., Any]) -> None:
-    """A graph is loaded with what its nodes ask, is on no pod, and cannot be unloaded; all three say which those are."""
+    """A graph is loaded with what its nodes ask, is on no pod and cannot be unloaded: each says what its nodes ask."""
     optional = {"kind": "model", "model": "clean", "required": False}
     graph("1.0", {**CHAIN, "nodes": {**CHAIN["nodes"], "clean": optional}}, label="PROD")
     async with gateway_of(registry) as (gateway, pod):
@@ -163,7 +162,7 @@ async def test_a_divided_label_of_a_graph(registry: Registry, graph: Callable[..
         got = await gateway.predict("/predict/tour", b"{}", content_type="application/json")
         assert (got.status_code, got.headers[TRAFFIC]) == (200, "candidate")
         assert got.json()["by"] == ["score"]
-        divide(registry, "tour", traffic_of(percent=0, shadow={"2.0": 100.0}))
+        divide(registry, "tour", traffic_of(percent=0, shadow=(ShadowRule(version="2.0", percent=100),)))
 
         async def copied() -> list[str]:
             await gateway.predict("/predict/tour", b"{}", content_type="application/json")

@@ -65,18 +65,33 @@ def read_mlserver(source: Path, wish: Wish) -> Found:
         InvalidInput: There is none, or its files cannot be read.
     """
     notes: list[str] = []
-    files = list(_settings_files(source))
-    models = [model_at(each.parent, files) for each in files]
-    if not models:
-        raise InvalidInput(f"{source} holds no {SETTINGS}")
     server = source / _SERVER_SETTINGS
-    settings: tuple[Setting, ...] = ()
+    said: Any = {}
     if server.is_file():
         said = parsed_json(read_text(server), str(server))
-        settings = tuple(_server_settings(said if isinstance(said, dict) else {}))
+        if not isinstance(said, dict):
+            raise InvalidInput(f"{server} is no object of settings")
     else:
         notes.append(f"{source} has no {_SERVER_SETTINGS}: MLServer's own defaults hold")
+    root = _root(source, said, notes)
+    files = list(_settings_files(root))
+    models = [model_at(each.parent, files) for each in files]
+    if not models:
+        raise InvalidInput(f"{root} holds no {SETTINGS}")
+    settings = tuple(_server_settings(said))
     return Found("mlserver", str(source), tuple(labelled(models, wish.label)), settings, tuple(notes))
+
+
+def _root(source: Path, said: Mapping[str, Any], notes: list[str]) -> Path:
+    """Return where the server looks for models, if that is within the source."""
+    named = said.get("model_repository_root")
+    if not isinstance(named, str):
+        return source
+    root = source / named
+    if root.is_dir() and root.resolve().is_relative_to(source.resolve()):
+        return root
+    notes.append(f"model_repository_root is {clip(named, 100)}, which is not in {source}: give that directory as well")
+    return source
 
 
 def _settings_files(source: Path) -> Iterator[Path]:

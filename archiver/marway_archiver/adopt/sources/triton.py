@@ -12,11 +12,15 @@ from marway_archiver.adopt.names import model_name
 from marway_archiver.adopt.sources.files import listed, read_text
 from marway_archiver.adopt.sources.layouts import numbered
 from marway_archiver.adopt.sources.wish import Wish
-from marway_archiver.bundles.open_inference import CONFIG, SETTINGS
+from marway_archiver.bundles.open_inference import CONFIG
 from marway_archiver.bundles.text_format import Message, parse_text_format
 
 __all__ = ["is_triton", "model_versions", "read_triton"]
 
+_MODEL_FILES: Final = (
+    "model.graphdef", "model.onnx", "model.plan", "model.pt", "model.py", "model.savedmodel", "model.xml",
+)  # fmt: skip
+"""What Triton itself makes a configuration for, where a model has none."""
 _IN_CONFIG: Final = "it stands in the bundle's config.pbtxt, which Triton reads as before"
 _FIELDS: Final[Mapping[str, tuple[Outcome, str]]] = {
     "name": ("changed", "a version has a name of its own in the server; callers know the model's"),
@@ -33,10 +37,8 @@ def is_triton(source: Path) -> bool:
 
 
 def _is_model(directory: Path) -> bool:
-    if (directory / SETTINGS).exists():
-        return False
     return (directory / CONFIG).is_file() or any(
-        each.name.startswith("model.") for version in numbered(directory) for each in listed(version)
+        (version / file).exists() for version in numbered(directory) for file in _MODEL_FILES
     )
 
 
@@ -59,9 +61,7 @@ def read_triton(source: Path, wish: Wish) -> Found:
     return Found("triton", str(source), tuple(models), (), tuple(notes))
 
 
-def model_versions(
-    directory: Path, theirs: str, label: str, notes: list[str], *, protocol: str = "v2"
-) -> Iterator[FoundModel]:
+def model_versions(directory: Path, theirs: str, label: str, notes: list[str]) -> Iterator[FoundModel]:
     """Yield one model in the versions that are served; what its clients call it is ``theirs``."""
     endpoint = Endpoint("v2", theirs)
     try:

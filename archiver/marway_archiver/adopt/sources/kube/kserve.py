@@ -54,12 +54,13 @@ def read_kserve(source: Path, wish: Wish) -> Found:
     Raises:
         InvalidInput: A file cannot be read, or holds no service.
     """
-    objects = group_objects(source)
+    objects, root = group_objects(source), source if source.is_dir() else source.parent
     services = [each for each in objects if is_service(each)]
     if not services:
         raise InvalidInput(f"{source} holds no InferenceService of KServe")
     runtimes = {each.name: each for each in objects if each.kind in RUNTIMES}
-    reading = _Reading(wish, objects, runtimes, Storage(wish, volumes_of(objects)), not_looked_at(objects, is_service))
+    storage = Storage(wish, root, volumes_of(objects, root))
+    reading = _Reading(wish, objects, runtimes, storage, not_looked_at(objects, is_service))
     seen: dict[str, int] = {}
     models: list[FoundModel] = []
     for thing in services:

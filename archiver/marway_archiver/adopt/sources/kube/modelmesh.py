@@ -75,11 +75,11 @@ def read_modelmesh(source: Path, wish: Wish) -> Found:
     Raises:
         InvalidInput: A file cannot be read, or holds no predictor.
     """
-    objects = group_objects(source)
+    objects, root = group_objects(source), source if source.is_dir() else source.parent
     predictors = [each for each in objects if _is_predictor(each)]
     if not predictors:
         raise InvalidInput(f"{source} holds no Predictor of ModelMesh")
-    storage = Storage(wish, volumes_of(objects))
+    storage = Storage(wish, root, volumes_of(objects, root))
     notes = not_looked_at(objects, _is_predictor)
     settings = tuple(
         each

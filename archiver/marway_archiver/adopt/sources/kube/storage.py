@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from marway.archives.entries import MAX_ENTRIES, check_name, shown
-from marway.errors import InvalidArchive, InvalidInput, MarwayError, clip
+from marway.archives.entries import MAX_ENTRIES, check_name, check_no_collisions, shown
+from marway.errors import InvalidInput, MarwayError, clip
+from marway.objects import ObjectStore
 from marway_archiver.adopt.sources.files import parsed_json, within
 from marway_archiver.adopt.sources.kube.objects import KubeObject, mapping, secret_of, text
 from marway_archiver.adopt.sources.wish import Wish
@@ -37,12 +39,17 @@ class Keys:
 class Storage:
     """Finds the files of storages.
 
+    Paths of this machine that the YAML names are taken only below the directory that it lies in: it may be anybody's,
+    and what it names is published. Others have to be said with `--storage`.
+
     Attributes:
         wish: Where files are, as was said, and where fetched ones go.
-        volumes: Volumes whose files are on this machine, by their claims' names.
+        root: The directory of the YAML.
+        volumes: Volumes whose files are below ``root``, by their claims' names.
     """
 
     wish: Wish
+    root: Path
     volumes: Mapping[str, Path] = field(default_factory=dict)
 
     def find(self, uri: str, keys: Keys | None = None) -> Path:
@@ -57,8 +64,11 @@ class Storage:
         parts = urlsplit(uri)
         if parts.scheme in ("", "file"):
             path = Path(unquote(parts.path))
-            if not path.is_absolute() or not path.exists():
-                raise InvalidInput(f"{clip(uri, 200)} is not there: say where its files are with --storage {uri}=DIR")
+            if not path.is_absolute() or not path.exists() or not _inside(path, self.root):
+                raise InvalidInput(
+                    f"{clip(uri, 200)} is not below {self.root}, where the YAML is: say where its files are with "
+                    f"--storage {clip(uri, 200)}=DIR"
+                )
             return path
         if parts.scheme == "pvc" and parts.netloc in self.volumes:
             return _below(self.volumes[parts.netloc], parts.path, uri)
@@ -71,53 +81,50 @@ class Storage:
         )
 
     def _fetched(self, uri: str, bucket: str, prefix: str, keys: Keys | None) -> Path:
-        from marway.objects.s3 import (  # boto3 takes a third of a second to import: only who uses it pays
-            Access,
-            S3Store,
-        )
+        from marway.objects.s3 import Access, S3Store  # boto3 takes a third of a second to import: who uses it pays
 
         access = None if keys is None else Access(keys.access_key, keys.secret_key, keys.endpoint, keys.region)
-        target = self.wish.scratch / "s3" / bucket / prefix
-        if target.exists():
-            return target
+        target = self.wish.scratch / "s3" / bucket
         try:
             store = S3Store(f"s3://{bucket}", access)
-            found = [
-                key for key in store.keys(prefix) if key == prefix or key.startswith(f"{prefix}/" if prefix else "")
-            ]
-            found = [key for key in found if not key.endswith("/")]
-            if not found:
-                raise InvalidInput(f"{clip(uri, 200)}: the bucket has no object that begins like that")
-            if len(found) > MAX_ENTRIES:
-                raise InvalidInput(f"{clip(uri, 200)}: has more than {MAX_ENTRIES} objects")
-            for key in found:
-                self._fetch(store.size(key) or 0, key, target if key == prefix else _place(target, key, prefix, uri))
-                with (
-                    store.open(key) as source,
-                    (target if key == prefix else _place(target, key, prefix, uri)).open("wb") as file,
-                ):
-                    shutil.copyfileobj(source, file, _PIECE_BYTES)
-        except InvalidInput:
-            raise
+            target = target / check_name(prefix) if prefix else target
+            if target.exists():
+                return target
+            found = list(islice(_keys(store, prefix), MAX_ENTRIES + 1))
+            places = {
+                key: target if key == prefix else target / check_name(key[len(prefix) :].lstrip("/")) for key in found
+            }
+            check_no_collisions(str(place) for place in places.values())
+            if found and len(found) <= MAX_ENTRIES:
+                for key, place in places.items():
+                    self._fetch(store, key, place)
+                return target
         except MarwayError as exc:
             raise InvalidInput(
-                f"{exc.message}; or copy the files to this machine, and say where they are with --storage s3://{bucket}=DIR"
+                f"{clip(uri, 200)} cannot be fetched: {exc.message}. Or copy its files to this machine, and say where "
+                f"they are with --storage s3://{bucket}=DIR"
             ) from exc
-        return target
+        many = f"more than {MAX_ENTRIES} objects begin" if found else "no object begins"
+        raise InvalidInput(f"{clip(uri, 200)}: {many} like that in the bucket")
 
-    def _fetch(self, size: int, key: str, place: Path) -> None:
+    def _fetch(self, store: ObjectStore, key: str, place: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(place.parent).free
+        size, free = store.size(key) or 0, shutil.disk_usage(place.parent).free
         if size > free:
             raise InvalidInput(f"{shown(key)} has {size} bytes, and {free} are free in {self.wish.scratch}: set TMPDIR")
+        with store.open(key) as source, place.open("wb") as file:
+            shutil.copyfileobj(source, file, _PIECE_BYTES)
 
 
-def _place(target: Path, key: str, prefix: str, uri: str) -> Path:
-    name = key[len(prefix) :].lstrip("/")
-    try:
-        return target / check_name(name)
-    except InvalidArchive as exc:
-        raise InvalidInput(f"{clip(uri, 200)}: {exc.message}") from exc
+def _keys(store: ObjectStore, prefix: str) -> Iterator[str]:
+    """Yield the keys of the object ``prefix`` and of those below it; what stands for a directory is none."""
+    for key in store.keys(prefix):
+        if not key.endswith("/") and (not prefix or key == prefix or key.startswith(f"{prefix}/")):
+            yield key
+
+
+def _inside(path: Path, root: Path) -> bool:
+    return path.resolve().is_relative_to(root.resolve())
 
 
 def _begins(uri: str, address: str) -> bool:
@@ -129,13 +136,13 @@ def _below(root: Path, rest: str, uri: str) -> Path:
     return root if not name else within(root, name, f"{clip(uri, 200)}:")
 
 
-def volumes_of(objects: Sequence[KubeObject]) -> dict[str, Path]:
-    """Return the directories of this machine that claims stand for, where their volume's object says so."""
+def volumes_of(objects: Sequence[KubeObject], root: Path) -> dict[str, Path]:
+    """Return the directories below ``root`` that claims stand for, where their volume's object says so."""
     places: dict[str, Path] = {}
     for each in objects:
         if each.kind == "PersistentVolume":
             path = text(mapping(each.spec.get("hostPath")).get("path") or mapping(each.spec.get("local")).get("path"))
-            if path and Path(path).is_dir():
+            if path and Path(path).is_dir() and _inside(Path(path), root):
                 places[each.name] = Path(path)
     return {
         each.name: places[volume]

@@ -19,7 +19,7 @@ LIMIT: Final = 100
 
 
 def having(pods: PodSet, record: VersionRecord) -> list[tuple[Pod, ModelStatus]]:
-    """Return the pods that have a version, loaded or on its way, and what they say of it."""
+    """Return the pods that have a version, loaded, on its way or being unloaded, and what they say of it."""
     return [
         (pod, model)
         for pod in pods.pods

@@ -111,7 +111,7 @@ class Management:
         if runtime and runtime.lower() not in _RUNTIMES:
             raise Refused(400, "BadRequestException", f"Invalid RuntimeType value: {runtime[:60]}")
         record = await self._published(given, caller, upload)
-        if having(self._gateway.pods, record):
+        if self._workers.has(record):
             raise Refused(
                 409,
                 "ConflictStatusException",
@@ -143,7 +143,7 @@ class Management:
             )
         start = self._workers.start(record, resolved.serving, default=first, caller=caller, deadline=deadline)
         if not synchronous:
-            self._workers.later(start, f"loading {record.name} {record.version}")
+            self._workers.later(record, start)
             return Done(202, given.said(_WORKING))
         return Done(200, given.said(f"{about} {await start} initial workers"))
 
@@ -177,8 +177,9 @@ class Management:
             job: Any = self._workers.stop(record, deadline)
         else:
             job = self._workers.start(record, serving, default=False, caller=caller, deadline=deadline)
+            self._workers.later(record, self._workers.tell(record))
         if not synchronous:
-            self._workers.later(job, f"scaling {record.name} {record.version}")
+            self._workers.later(record, job)
             return Done(202, given.said(_WORKING))
         await job
         of_version = "" if version is None else f", version: {record.version}"

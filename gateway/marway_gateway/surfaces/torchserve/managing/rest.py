@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, request_response
-from starlette.types import ASGIApp
+from starlette.routing import Route
 
 from marway.deadline import Deadline
 from marway.errors import InvalidRequest, MarwayError
@@ -32,6 +31,7 @@ __all__ = ["UPLOADS", "add_managing"]
 UPLOADS: Final = frozenset({"application/octet-stream", "application/zip"})
 """Content types of an archive in a body; no web page can send them to another host without being let."""
 _JSON_MAX: Final = 64 * 1024
+_METHODS: Final = frozenset({"DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"})
 
 _Act = Callable[[Management, Request], Awaitable[Any]]
 
@@ -47,7 +47,8 @@ def add_managing(app: FastPathApp, gateway: CurrentGateway) -> None:
         for method, act in methods.items():
             endpoint = _answering(act, management)
             app.router.routes += [Route(path + end, endpoint, methods=[method]) for end in ("", "/")]
-        app.router.routes += [Route(path + end, _not_allowed(sorted(methods))) for end in ("", "/")]
+        refuse, others = _not_allowed(sorted(methods)), sorted(_METHODS - methods.keys())
+        app.router.routes += [Route(path + end, refuse, methods=others) for end in ("", "/")]
 
 
 def _answering(act: _Act, management: Callable[[], Management]) -> Callable[[Request], Awaitable[Response]]:
@@ -69,7 +70,7 @@ def _answering(act: _Act, management: Callable[[], Management]) -> Callable[[Req
     return answer
 
 
-def _not_allowed(methods: list[str]) -> ASGIApp:
+def _not_allowed(methods: list[str]) -> Callable[[Request], Awaitable[Response]]:
     """Return what answers a path's other methods, after those of all other routes."""
     allowed = with_head(", ".join(methods))
 
@@ -79,7 +80,7 @@ def _not_allowed(methods: list[str]) -> ASGIApp:
         message = f"Requested method is not allowed, please refer to API document: the path takes {allowed}."
         return _refusal(Refused(405, "MethodNotAllowedException", message, headers={"allow": allowed}))
 
-    return request_response(refuse)
+    return refuse
 
 
 def _refusal(refused: Refused) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable
 from typing import Final
 
@@ -21,6 +22,11 @@ from marway_gateway.surfaces.torchserve.managing.refusals import Refused
 __all__ = ["Workers"]
 
 _LOOK_S: Final = 0.05
+_ASK_S: Final = 0.5
+_TOLD_S: Final = 0.25
+"""After so long a pod has told that it begins to load something."""
+_STATE_AGE_S: Final = 2.1
+"""After so long every sidecar reads a model's state anew."""
 _NOTE: Final = "through TorchServe's management API"
 _log = logging.getLogger(__name__)
 
@@ -34,10 +40,11 @@ class Workers:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._behind: set[asyncio.Task[None]] = set()
+        self._behind: dict[asyncio.Task[None], str] = {}
 
-    def later(self, job: Awaitable[object], what: str) -> None:
-        """Do something behind the answer; what goes wrong with it is in the log, as with TorchServe."""
+    def later(self, record: VersionRecord, job: Awaitable[object]) -> None:
+        """Do something about a version behind the answer; what goes wrong with it is in the log, as with TorchServe."""
+        what = f"{record.name} {record.version}, which TorchServe's management API was asked for,"
 
         async def done() -> None:
             try:
@@ -47,9 +54,9 @@ class Workers:
             except Exception:
                 _log.exception("%s failed", what)
 
-        task = asyncio.create_task(done(), name=what)
-        self._behind.add(task)
-        task.add_done_callback(self._behind.discard)
+        task = asyncio.create_task(done(), name=f"managing:{record.name}/{record.version}")
+        self._behind[task] = record.id
+        task.add_done_callback(self._behind.pop)
 
     async def start(
         self,
@@ -82,7 +89,7 @@ class Workers:
                 await self._gateway.loader.load(record, serving, prove=False, pod=None, deadline=deadline)
         except (LoadFailed, AnswersDiffer) as exc:
             raise _not_started(record, exc.message) from exc
-        return await self._running(record, max(serving.min_workers, 1), deadline)
+        return await self._running(record, serving, deadline)
 
     async def stop(self, record: VersionRecord, deadline: Deadline | None) -> None:
         """Unload a version from every pod that has it, once its requests have ended.
@@ -91,11 +98,40 @@ class Workers:
             Unavailable, DeadlineExceeded: A pod could not do it; others may have.
         """
         deadline = deadline or Deadline.after(self._gateway.settings.default_timeout_s)
-        pods = [pod.name for pod, _ in having(self._gateway.pods, record)]
-        await asyncio.gather(*(self._gateway.loader.unload(record, pod=pod, deadline=deadline) for pod in pods))
+        loading = [task for task, version in self._behind.items() if version == record.id]
+        loading = [task for task in loading if task is not asyncio.current_task()]
+        for task in loading:
+            task.cancel()
+        unload = self._gateway.loader.unload
+        if loading:  # a pod goes on with what it was asked for, and may not have told of it
+            await asyncio.wait(loading)
+            await unload(record, pod=None, deadline=deadline)
+            await asyncio.sleep(_TOLD_S)
+        else:
+            pods = [pod.name for pod, _ in having(self._gateway.pods, record)]
+            await asyncio.gather(*(unload(record, pod=pod, deadline=deadline) for pod in pods))
+        # What is asked next is to find it gone: pods tell of it a moment after their answers.
+        while self.has(record) and deadline.left_s() > 0:
+            await asyncio.sleep(_LOOK_S)
 
-    async def _running(self, record: VersionRecord, wanted: int, deadline: Deadline) -> int:
-        """Wait until some pod has as many workers as are wanted, which it starts by itself, and return how many."""
+    def has(self, record: VersionRecord) -> bool:
+        """Return whether some pod has a version, or loads it; not one that is about to let it go."""
+        return any(model.state != "draining" for _, model in having(self._gateway.pods, record))
+
+    async def tell(self, record: VersionRecord) -> None:
+        """Have the pods of a version look at how it is served: by themselves they do with its next request."""
+        await asyncio.sleep(_STATE_AGE_S)
+        deadline = Deadline.after(self._gateway.settings.default_timeout_s)
+        for pod, _ in having(self._gateway.pods, record):
+            serving = (await self._gateway.resolver.resolve(record.name, record.version)).serving
+            await self._gateway.loader.load(record, serving, prove=False, pod=pod.name, deadline=deadline)
+
+    async def _running(self, record: VersionRecord, serving: ServingSettings, deadline: Deadline) -> int:
+        """Wait until some pod has as many workers as it is to have, and return how many.
+
+        A pod starts them by itself, once it has seen the settings, which it looks at when it is asked for the version.
+        """
+        wanted, asked_at = max(serving.min_workers, 1), time.monotonic()
         while True:
             running = max((model.workers for _, model in having(self._gateway.pods, record)), default=0)
             if running >= wanted:
@@ -107,6 +143,9 @@ class Workers:
                     f"{record.version}` and the pod's log say more",
                 )
             await asyncio.sleep(_LOOK_S)
+            if time.monotonic() - asked_at > _ASK_S:
+                asked_at = time.monotonic()
+                await self._gateway.loader.load(record, serving, prove=False, pod=None, deadline=deadline)
 
 
 def _not_started(record: VersionRecord, why: str) -> Refused:
