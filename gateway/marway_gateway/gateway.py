@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -33,6 +35,7 @@ from marway_gateway.graph.documents import Documents
 from marway_gateway.graph.graphs import Graphs
 from marway_gateway.graph.parts import Parts
 from marway_gateway.graph.releasing import GraphReleases
+from marway_gateway.graph.tables.tables import Tables
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
@@ -207,7 +210,15 @@ async def open_gateway(
         documents = Documents(reader, clock=clock)
         stack.push_async_callback(documents.aclose)
         graphs = Graphs(documents, telemetry, max_bytes=settings.max_body_bytes)
-        graph_releases = GraphReleases(lambda: predictor, Parts(documents, resolver), reader)
+        tables = Tables(
+            registry,
+            settings.tables or Path(tempfile.gettempdir()) / f"marway-tables-{os.getuid()}",
+            limit_bytes=settings.tables_bytes,
+            observe=lambda outcome, _: telemetry.metrics.table_fetches.labels(outcome).inc(),
+            clock=clock,
+        )
+        stack.push_async_callback(tables.aclose)
+        graph_releases = GraphReleases(lambda: predictor, Parts(documents, resolver), reader, tables)
         loader = Loader(pods, api, writer, graph_releases, algorithm_pools=settings.algorithm_pools)
         contracts = ContractChecks(loader, upstream, writer)
         rollouts = Rollouts()
