@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -210,14 +208,7 @@ async def open_gateway(
         documents = Documents(reader, clock=clock)
         stack.push_async_callback(documents.aclose)
         graphs = Graphs(documents, telemetry, max_bytes=settings.max_body_bytes)
-        tables = Tables(
-            registry,
-            settings.tables or Path(tempfile.gettempdir()) / f"marway-tables-{os.getuid()}",
-            limit_bytes=settings.tables_bytes,
-            observe=lambda outcome, _: telemetry.metrics.table_fetches.labels(outcome).inc(),
-            clock=clock,
-        )
-        stack.push_async_callback(tables.aclose)
+        stack.push_async_callback((tables := Tables.of(settings, registry, telemetry.metrics)).aclose)
         graph_releases = GraphReleases(lambda: predictor, Parts(documents, resolver), reader, tables)
         loader = Loader(pods, api, writer, graph_releases, algorithm_pools=settings.algorithm_pools)
         contracts = ContractChecks(loader, upstream, writer)
