@@ -131,9 +131,8 @@ def report(rows: int, found: dict[str, dict[str, dict[str, float]]]) -> str:
     ]
 
     def row(what: str, part: str, name: str, unit: str) -> None:
-        lines.append(
-            f"| {what} | " + " | ".join(f"{each[part][name]:,.0f} {unit}".rstrip() for each in found.values()) + " |"
-        )
+        cells = (f"{each[part][name]:,.0f} {unit}".rstrip() for each in found.values())
+        lines.append(f"| {what} | {' | '.join(cells)} |")
 
     row("size of the version", "publish", "size_mib", "MiB")
     row("publishing, from Parquet", "publish", "seconds", "s")
