@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,12 +28,8 @@ from marway_gateway.duties.opening import doing_duties
 from marway_gateway.events.history import HistoryScan
 from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.feedback.log import FeedbackLog
-from marway_gateway.graph.copies import GraphCopies
-from marway_gateway.graph.documents import Documents
 from marway_gateway.graph.graphs import Graphs
-from marway_gateway.graph.parts import Parts
-from marway_gateway.graph.releasing import GraphReleases
-from marway_gateway.graph.tables.tables import Tables
+from marway_gateway.graph.opening import opened_graphs
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
@@ -207,18 +201,11 @@ async def open_gateway(
         stack.callback(history.close)
         writer = RegistryWriter(registry, resolver, changed=history.changed if settings.duties else None)
         stack.push_async_callback(writer.aclose)
-        documents = Documents(reader, clock=clock)
-        stack.push_async_callback(documents.aclose)
-        graphs = Graphs(documents, telemetry, max_bytes=settings.max_body_bytes)
-        tables = Tables(
-            registry,
-            settings.tables or Path(tempfile.gettempdir()) / f"marway-tables-{os.getuid()}",
-            limit_bytes=settings.tables_bytes,
-            observe=lambda outcome, _: telemetry.metrics.table_fetches.labels(outcome).inc(),
-            clock=clock,
+        graphs, graph_releases, graph_copies = await stack.enter_async_context(
+            opened_graphs(
+                *(settings, registry, reader, resolver, telemetry, converters), lambda: predictor, clock=clock
+            )
         )
-        stack.push_async_callback(tables.aclose)
-        graph_releases = GraphReleases(lambda: predictor, Parts(documents, resolver), reader, tables)
         loader = Loader(pods, api, writer, graph_releases, algorithm_pools=settings.algorithm_pools)
         contracts = ContractChecks(loader, upstream, writer)
         rollouts = Rollouts()
@@ -241,7 +228,7 @@ async def open_gateway(
                 pods=pods,
                 transport=upstream,
                 algorithm_pools=settings.algorithm_pools,
-                graphs=GraphCopies(lambda: predictor),
+                graphs=graph_copies,
                 telemetry=telemetry,
                 tally=rollouts.tally,
                 busy=lambda: admission.queued > 0,

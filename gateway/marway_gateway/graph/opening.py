@@ -1,0 +1,80 @@
+"""What runs graphs in a gateway, opened together."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from marway.registry import Registry
+from marway.resolve.reader import RegistryReader
+from marway.resolve.resolver import Resolver
+from marway_gateway.conversion.converters import Converters
+from marway_gateway.graph.documents import Documents
+from marway_gateway.graph.graphs import Graphs
+from marway_gateway.graph.lookups import Lookups
+from marway_gateway.graph.releases.asking import Asks
+from marway_gateway.graph.releases.copies import GraphCopies
+from marway_gateway.graph.releases.parts import Parts
+from marway_gateway.graph.releases.releasing import GraphReleases
+from marway_gateway.graph.steps import Means
+from marway_gateway.graph.tables.tables import Tables
+from marway_gateway.observe.telemetry import Telemetry
+from marway_gateway.settings import GatewaySettings
+
+__all__ = ["OpenGraphs", "opened_graphs"]
+
+
+class OpenGraphs(NamedTuple):
+    """What answers calls of graphs, what releases graphs, and what sends them copies."""
+
+    graphs: Graphs
+    releases: GraphReleases
+    copies: GraphCopies
+
+
+@asynccontextmanager
+async def opened_graphs(
+    settings: GatewaySettings,
+    registry: Registry,
+    reader: RegistryReader,
+    resolver: Resolver,
+    telemetry: Telemetry,
+    converters: Converters,
+    predictor: Callable[[], Asks],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[OpenGraphs]:
+    """Give them for as long as the context lasts.
+
+    Args:
+        settings: Where tables are kept, and how large bodies may be.
+        registry: Where tables come from.
+        reader: Reads documents and golden examples.
+        resolver: Knows which versions nodes ask now.
+        telemetry: Told of each call that a graph makes.
+        converters: Read and write large bodies.
+        predictor: Gives what makes predict calls; asked when one is made.
+        clock: Monotonic seconds.
+    """
+    async with AsyncExitStack() as stack:
+        documents = Documents(reader, clock=clock)
+        stack.push_async_callback(documents.aclose)
+        tables = Tables(
+            registry,
+            settings.tables or Path(tempfile.gettempdir()) / f"marway-tables-{os.getuid()}",
+            limit_bytes=settings.tables_bytes,
+            observe=lambda outcome, _: telemetry.metrics.table_fetches.labels(outcome).inc(),
+            clock=clock,
+        )
+        stack.push_async_callback(tables.aclose)
+        means = Means(telemetry, converters.run, settings.max_body_bytes)
+        yield OpenGraphs(
+            Graphs(documents, means, Lookups(resolver, tables)),
+            GraphReleases(predictor, Parts(documents, resolver), reader, tables),
+            GraphCopies(predictor),
+        )
