@@ -202,9 +202,7 @@ async def open_gateway(
         writer = RegistryWriter(registry, resolver, changed=history.changed if settings.duties else None)
         stack.push_async_callback(writer.aclose)
         graphs, graph_releases, graph_copies = await stack.enter_async_context(
-            opened_graphs(
-                *(settings, registry, reader, resolver, telemetry, converters), lambda: predictor, clock=clock
-            )
+            opened_graphs(*(settings, reader, resolver, telemetry, converters), lambda: predictor, clock=clock)
         )
         loader = Loader(pods, api, writer, graph_releases, algorithm_pools=settings.algorithm_pools)
         contracts = ContractChecks(loader, upstream, writer)

@@ -10,18 +10,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from marway.registry import Registry
 from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.conversion.converters import Converters
 from marway_gateway.graph.documents import Documents
 from marway_gateway.graph.graphs import Graphs
-from marway_gateway.graph.lookups import Lookups
 from marway_gateway.graph.releases.asking import Asks
 from marway_gateway.graph.releases.copies import GraphCopies
 from marway_gateway.graph.releases.parts import Parts
 from marway_gateway.graph.releases.releasing import GraphReleases
 from marway_gateway.graph.steps import Means
+from marway_gateway.graph.tables.lookups import Lookups
 from marway_gateway.graph.tables.tables import Tables
 from marway_gateway.observe.telemetry import Telemetry
 from marway_gateway.settings import GatewaySettings
@@ -40,7 +39,6 @@ class OpenGraphs(NamedTuple):
 @asynccontextmanager
 async def opened_graphs(
     settings: GatewaySettings,
-    registry: Registry,
     reader: RegistryReader,
     resolver: Resolver,
     telemetry: Telemetry,
@@ -53,8 +51,7 @@ async def opened_graphs(
 
     Args:
         settings: Where tables are kept, and how large bodies may be.
-        registry: Where tables come from.
-        reader: Reads documents and golden examples.
+        reader: Reads the registry.
         resolver: Knows which versions nodes ask now.
         telemetry: Told of each call that a graph makes.
         converters: Read and write large bodies.
@@ -65,7 +62,7 @@ async def opened_graphs(
         documents = Documents(reader, clock=clock)
         stack.push_async_callback(documents.aclose)
         tables = Tables(
-            registry,
+            reader.registry,
             settings.tables or Path(tempfile.gettempdir()) / f"marway-tables-{os.getuid()}",
             limit_bytes=settings.tables_bytes,
             observe=lambda outcome, _: telemetry.metrics.table_fetches.labels(outcome).inc(),

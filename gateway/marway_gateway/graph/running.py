@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, Unavailable
+from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, ModelError, Unavailable
 from marway.graphs import LookupNode, ModelNode, Node, ParallelNode, SequenceNode, SplitterNode, SwitchNode
 from marway_gateway.graph.data import Data
 from marway_gateway.graph.documents import Plan
-from marway_gateway.graph.lookups import Lookups
-from marway_gateway.graph.messages import Message, form_of, null_message, true_of
+from marway_gateway.graph.messages import Message, Unreadable, form_of, null_message, true_of
 from marway_gateway.graph.side_by_side import settled
 from marway_gateway.graph.steps import StepFailed, Steps, named
+from marway_gateway.graph.tables.lookups import Lookups
 from marway_gateway.observe.graph_report import NodeOutcome
 from marway_gateway.observe.metrics import outcome_of
 
@@ -221,10 +221,10 @@ class Run:
 
     async def _given(self, name: str, node: ModelNode, before: Message) -> Message:
         """Return what a model is given."""
-        if node.parts is not None:
-            nothing = Message(value=None)
-            return form_of({field: self._answers.get(each, nothing) for field, each in node.parts.items()})
         try:
+            if node.parts is not None:
+                nothing = Message(value=None)
+                return form_of({field: self._answers.get(each, nothing) for field, each in node.parts.items()})
             if node.input is not None:
                 return self._data.given(node.input, node.content_type)
             return await self._steps.tensors(
@@ -233,6 +233,8 @@ class Run:
             )  # fmt: skip
         except MarwayError as exc:
             raise _failed(name, node, exc) from exc
+        except Unreadable as exc:
+            raise _failed(name, node, ModelError(f"a part of what it is given {exc}")) from exc
 
     async def _looked_up(self, name: str, node: LookupNode, given: Message) -> Message:
         """Return what a lookup was given, with what it found."""
