@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 from marway.resolve.reader import RegistryReader
@@ -61,13 +58,7 @@ async def opened_graphs(
     async with AsyncExitStack() as stack:
         documents = Documents(reader, clock=clock)
         stack.push_async_callback(documents.aclose)
-        tables = Tables(
-            reader.registry,
-            settings.tables or Path(tempfile.gettempdir()) / f"marway-tables-{os.getuid()}",
-            limit_bytes=settings.tables_bytes,
-            observe=lambda outcome, _: telemetry.metrics.table_fetches.labels(outcome).inc(),
-            clock=clock,
-        )
+        tables = Tables.of(settings, reader.registry, telemetry.metrics)
         stack.push_async_callback(tables.aclose)
         means = Means(telemetry, converters.run, settings.max_body_bytes)
         yield OpenGraphs(
