@@ -81,7 +81,9 @@ class Versions:
             record = (await self._gateway.resolver.resolve(reference.name, reference.selector)).record
             if name and name != record.name:
                 raise Refused(
-                    400, "BadRequestException", f"model_name {name[:60]!r}: {record} keeps its name in the registry"
+                    400,
+                    "BadRequestException",
+                    f"model_name {name[:60]!r}: {record.name} {record.version} keeps its name in the registry",
                 )
             if handler:
                 given.without_effect(handler="a version that is published does not change")
