@@ -16,6 +16,7 @@ from typing import BinaryIO
 from marway.answers.golden import ExampleInput
 from marway.archives.entries import MANIFEST_NAME, Entry, check_no_collisions, open_regular, read_all
 from marway.errors import InvalidArchive
+from marway.refs import check_model_name, check_version
 from marway_archiver.contents.manifest import MAX_MANIFEST_BYTES, Manifest, encode_manifest, parse_manifest
 from marway_archiver.contents.model_config import ModelConfig
 from marway_archiver.contents.rules import Findings, check_contents
@@ -103,6 +104,8 @@ def repack(
     destination: StrPath,
     *,
     force: bool = False,
+    model_name: str | None = None,
+    version: str | None = None,
     add_files: Mapping[str, bytes] | None = None,
     progress: Progress | None = None,
 ) -> PackedArchive:
@@ -115,16 +118,24 @@ def repack(
         path: An archive such as torch-model-archiver makes.
         destination: A file, or a directory to put `MODEL_NAME.mar` in.
         force: Replace a destination that exists.
+        model_name: Another name than the manifest says.
+        version: Another version than the manifest says.
         add_files: Further files by their name in the archive, in place of those of the same name.
         progress: Called as bytes are done: checking is one half of it, writing the other.
 
     Raises:
         InvalidArchive: As `check_archive`; or the destination exists or cannot be written.
+        InvalidReference: The name or the version cannot be one.
     """
     phases = Phases(2, progress)
     with opened_archive(path, progress=phases.next()) as (info, entries):
         manifest = info.manifest
         assert manifest is not None
+        said = {
+            "model_name": check_model_name(model_name or manifest.model.model_name),
+            "model_version": check_version(version or manifest.model.model_version),
+        }
+        manifest = manifest.model_copy(update={"model": manifest.model.model_copy(update=said)})
         for name, data in (add_files or {}).items():
             entries[name] = added(name, data)
         check_no_collisions([MANIFEST_NAME, *entries])

@@ -28,6 +28,11 @@ from marway_gateway.duties.opening import doing_duties
 from marway_gateway.events.history import HistoryScan
 from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.feedback.log import FeedbackLog
+from marway_gateway.graph.copies import GraphCopies
+from marway_gateway.graph.documents import Documents
+from marway_gateway.graph.graphs import Graphs
+from marway_gateway.graph.parts import Parts
+from marway_gateway.graph.releasing import GraphReleases
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
@@ -41,6 +46,7 @@ from marway_gateway.placement.pod_api import PodApi
 from marway_gateway.placement.pod_watch import PodWatcher
 from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.cache import AnswerCache
+from marway_gateway.predict.fallback import Fallbacks
 from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.predict.retry import Retries, RetryBudget
 from marway_gateway.settings import GatewaySettings, PodAddress
@@ -67,6 +73,7 @@ class Gateway:
     resolver: Resolver
     pods: PodSet
     predictor: Predictor
+    graphs: Graphs
     converters: Converters
     readiness: Readiness
     telemetry: Telemetry
@@ -133,7 +140,7 @@ async def open_gateway(
             access_log = LogSink(log_stream, lock=peers.log_lock if peers is not None else None)
             stack.push_async_callback(asyncio.to_thread, access_log.close)
         metrics = Metrics()
-        observations = Observations(observed, metrics, _limits_of(settings))
+        observations = Observations(observed, metrics, Limits.of(settings))
         stack.push_async_callback(asyncio.to_thread, observations.close)
         telemetry = Telemetry(metrics, access_log, observations)
         tasks.start("loop-watch", partial(watch_loop, telemetry.metrics.loop_blocked.observe))
@@ -198,7 +205,11 @@ async def open_gateway(
         stack.callback(history.close)
         writer = RegistryWriter(registry, resolver, changed=history.changed if settings.duties else None)
         stack.push_async_callback(writer.aclose)
-        loader = Loader(pods, api, writer, algorithm_pools=settings.algorithm_pools)
+        documents = Documents(reader, clock=clock)
+        stack.push_async_callback(documents.aclose)
+        graphs = Graphs(documents, telemetry, max_bytes=settings.max_body_bytes)
+        graph_releases = GraphReleases(lambda: predictor, Parts(documents, resolver), reader)
+        loader = Loader(pods, api, writer, graph_releases, algorithm_pools=settings.algorithm_pools)
         contracts = ContractChecks(loader, upstream, writer)
         rollouts = Rollouts()
         telemetry.live = rollouts.answered
@@ -220,6 +231,7 @@ async def open_gateway(
                 pods=pods,
                 transport=upstream,
                 algorithm_pools=settings.algorithm_pools,
+                graphs=GraphCopies(lambda: predictor),
                 telemetry=telemetry,
                 tally=rollouts.tally,
                 busy=lambda: admission.queued > 0,
@@ -242,27 +254,31 @@ async def open_gateway(
             metrics=telemetry.metrics,
         )
         stack.push_async_callback(feedback.aclose)
+        predictor = Predictor(
+            resolver=resolver,
+            cache=AnswerCache(
+                max_bytes=settings.cache_bytes,
+                ttl_s=settings.cache_ttl_s,
+                uses=telemetry.metrics.cache_requests,
+                clock=clock,
+            ),
+            admission=admission,
+            pods=pods,
+            transport=upstream,
+            division=Division(pods, settings.algorithm_pools),
+            copies=copies,
+            fallbacks=Fallbacks(resolver, pods, telemetry, settings.algorithm_pools),
+            graphs=graphs,
+            retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
+            algorithm_pools=settings.algorithm_pools,
+        )
         yield Gateway(
             settings=settings,
             reader=reader,
             resolver=resolver,
             pods=pods,
-            predictor=Predictor(
-                resolver=resolver,
-                cache=AnswerCache(
-                    max_bytes=settings.cache_bytes,
-                    ttl_s=settings.cache_ttl_s,
-                    uses=telemetry.metrics.cache_requests,
-                    clock=clock,
-                ),
-                admission=admission,
-                pods=pods,
-                transport=upstream,
-                division=Division(pods, settings.algorithm_pools),
-                copies=copies,
-                retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
-                algorithm_pools=settings.algorithm_pools,
-            ),
+            predictor=predictor,
+            graphs=graphs,
             converters=converters,
             readiness=Readiness(
                 pods,
@@ -276,7 +292,7 @@ async def open_gateway(
             writer=writer,
             pod_api=api,
             loader=loader,
-            releaser=Releaser(loader, api, writer, contracts),
+            releaser=Releaser(loader, writer, contracts),
             feedback=feedback,
             rollouts=rollouts,
             rollout_watcher=watcher_of_rollouts,
@@ -284,15 +300,3 @@ async def open_gateway(
             jobs=jobs,
             peers=peers,
         )
-
-
-def _limits_of(settings: GatewaySettings) -> Limits:
-    """Return when observations are written, and how much may wait for that."""
-    return Limits(
-        flush_s=settings.observations_flush_s,
-        flush_rows=settings.observations_flush_rows,
-        flush_bytes=settings.observations_flush_bytes,
-        buffer_rows=settings.observations_buffer_rows,
-        buffer_bytes=settings.observations_buffer_bytes,
-        body_bytes=settings.observations_body_bytes,
-    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from marway.answers.golden import DEFAULT_TOLERANCE, GoldenDocument, Tolerance, encode_examples
-from marway.archives.entries import BUNDLE_MANIFEST_NAME, Entry, check_no_collisions, from_bytes
+from marway.archives.entries import BUNDLE_MANIFEST_NAME, Entry, check_name, check_no_collisions, from_bytes
 from marway.archives.zipformat import file_digest, write_archive
 from marway.bundles import BUNDLE_SUFFIX, BundleManifest, check_backend_of_bundle
 from marway.bundles.manifest import DEFAULT_ROOT, EMPTY_DIRECTORY, encode_manifest, parse_manifest
@@ -76,6 +76,8 @@ def pack_bundle(
     version: str,
     backend: str,
     directory: StrPath | None = None,
+    leave_out: Collection[str] = (),
+    add_files: Mapping[str, bytes] | None = None,
     server_model: str | None = None,
     export_path: StrPath = ".",
     force: bool = False,
@@ -95,6 +97,8 @@ def pack_bundle(
             `grpc-predictor`, or one of another package.
         directory: One model as the server wants it. Hidden directories, `__pycache__` and `__MACOSX` stay away. None
             for a server that has the model already.
+        leave_out: What lies right below ``directory`` and stays away, such as other versions' directories.
+        add_files: Further files by their name below ``directory``, in place of those of the same name.
         server_model: What a server that Marway does not manage calls the model; as ``model_name`` otherwise.
         export_path: An existing directory.
         force: Replace an output that exists.
@@ -114,7 +118,8 @@ def pack_bundle(
     manifest = parse_manifest(encode_manifest(said))
     final = Path(export_path) / f"{model_name}{BUNDLE_SUFFIX}"
     sources = Sources(final)
-    files = _files(sources, backend, directory)
+    files = _files(sources, backend, directory, leave_out)
+    files |= {name: from_bytes(check_name(name), data) for name, data in (add_files or {}).items()}
     layout = check_files(backend, files, f"--directory {directory}")
     given, inputs = encode_all(examples)
     golden = given_answers(manifest, given, inputs, "0" * 64, tolerance)
@@ -149,7 +154,7 @@ def check_files(backend: str, files: Mapping[str, Entry], where: str) -> Layout:
         raise InvalidArchive(f"{where}: {exc.message}") from exc
 
 
-def _files(sources: Sources, backend: str, directory: StrPath | None) -> dict[str, Entry]:
+def _files(sources: Sources, backend: str, directory: StrPath | None, leave_out: Collection[str]) -> dict[str, Entry]:
     """Return the files of a directory by the names that they will have below a bundle's root."""
     if directory is None:
         return {}
@@ -157,6 +162,7 @@ def _files(sources: Sources, backend: str, directory: StrPath | None) -> dict[st
     try:
         sources.add_tree(Path(directory), below, EMPTY_DIRECTORY)
         found = {name.removeprefix(below): each for name, each in sources.entries.items()}
+        found = {name: each for name, each in found.items() if name.partition("/")[0] not in leave_out}
         if not found:
             raise InvalidArchive(
                 f"{directory} holds no file; for a server that has the model already, leave --directory away"

@@ -17,15 +17,27 @@ from pydantic import Field, ValidationError, model_validator
 from marway.errors import InvalidGraph, clip
 from marway.graphs.nodes import Expression, Node, NodeName, Strict
 
-__all__ = ["GRAPH_BACKEND", "GRAPH_FILE", "NODES_MAX", "Graph", "encode_graph", "parse_graph"]
+__all__ = [
+    "DOCUMENT_BYTES_MAX",
+    "GRAPH_BACKEND",
+    "GRAPH_FILE",
+    "NODES_MAX",
+    "TABLE_BACKEND",
+    "Graph",
+    "encode_graph",
+    "parse_graph",
+]
 
 GRAPH_BACKEND: Final = "graph"
 """Backend of records that are graphs: gateways run them, no pod does."""
+TABLE_BACKEND: Final = "table"
+"""Backend of records that are tables of rows by key, for nodes of kind lookup: gateways read them."""
 GRAPH_FILE: Final = "graph.json"
 """The document's file below the root of a graph's bundle."""
 NODES_MAX: Final = 64
 """Most nodes of one graph."""
-_DOCUMENT_BYTES_MAX: Final = 256 * 1024
+DOCUMENT_BYTES_MAX: Final = 256 * 1024
+"""Longest document of a graph."""
 _NESTED_MAX: Final = 16
 _KINDS: Final = ("model", "sequence", "parallel", "switch", "splitter", "lookup")
 
@@ -83,8 +95,8 @@ def parse_graph(data: bytes | str) -> Graph:
     Raises:
         InvalidGraph: It is none; the message names the node.
     """
-    if len(data) > _DOCUMENT_BYTES_MAX:
-        raise InvalidGraph(f"a graph's document has at most {_DOCUMENT_BYTES_MAX} bytes, and this one {len(data)}")
+    if len(data) > DOCUMENT_BYTES_MAX:
+        raise InvalidGraph(f"a graph's document has at most {DOCUMENT_BYTES_MAX} bytes, and this one {len(data)}")
     try:
         raw = yaml.safe_load(data)
         if isinstance(raw, dict) and isinstance(raw.get("format"), int) and raw["format"] > 1:

@@ -16,6 +16,7 @@ from typing import BinaryIO, Final, TypeVar
 from pydantic import BaseModel
 
 from marway.errors import InvalidRecord, RegistryUnavailable
+from marway.graphs import Graph, fetch_graph
 from marway.objects import ObjectExists, ObjectMissing, ObjectStore
 from marway.process.identity import this_user
 from marway.records import ArchiveRef, Proof, RegistryIdentity, VersionRecord, utc_now
@@ -176,6 +177,15 @@ class RegistryBase:
             ObjectMissing: It is not there.
         """
         return self._store.open(keys.archive_key(archive), start=start, length=length)
+
+    def graph(self, record: VersionRecord) -> Graph:
+        """Return the document of a version that is a graph; its archive is fetched, and its digest is checked.
+
+        Raises:
+            ArchiveCorrupt: Its archive is not there, or has other bytes than the record says.
+            InvalidGraph: It is no graph, or one that cannot be run.
+        """
+        return fetch_graph(self, record)
 
     def open_wheel(self, sha256: str, *, start: int = 0, length: int | None = None) -> AbstractContextManager[BinaryIO]:
         """Open a wheel's bytes; as `open_archive` does an archive's."""

@@ -34,7 +34,7 @@ _MODELS: Final = "/models"
 _ANY: Final = "*"
 _EXPOSED: Final = (
     *(wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.PREDICTION_ID),
-    *(wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID, wire.CACHE, wire.TRAFFIC),
+    *(wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID, wire.CACHE, wire.TRAFFIC, wire.FALLBACK),
     *(wire.SERVER_TIMING, wire.RETRY_AFTER, "www-authenticate"),
     _ANY,  # handlers' own; the others are for browsers that do not know it
 )

@@ -17,13 +17,13 @@ from marway.protection.missing import contracts_unproved
 from marway.records import Proof, VersionRecord, utc_now
 from marway.refs import Reference, check_model_id, new_ulid
 from marway.registry import Change, Registry
+from marway.resolve.resolved import Resolved
 from marway.serving import ServingSettings
 from marway.wire.headers import REQUEST_ID, Outcome
 from marway.wire.problems import parse_problem
-from marway_gateway.admin.loading import Loader
+from marway_gateway.admin.loading import Loader, PodLoad
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.http.body import RequestBody
-from marway_gateway.placement import Pod
 from marway_gateway.transport import Upstream
 from marway_gateway.transport.base import AttemptFailed, read_within
 
@@ -49,15 +49,15 @@ class ContractChecks:
         self._upstream = upstream
         self._writer = writer
 
-    async def keep(self, pod: Pod, record: VersionRecord, label: str, *, deadline: Deadline) -> ContractReport:
-        """Have a version that a pod has loaded asked those contracts of a label of which nothing is proved yet.
+    async def keep(self, load: PodLoad, record: VersionRecord, label: str, *, deadline: Deadline) -> ContractReport:
+        """Have a version that was loaded asked those contracts of a label of which nothing is proved yet.
 
         Raises:
             ContractBroken: It breaks one; the message names the consumer.
             Unavailable, DeadlineExceeded: The pod could not answer, which says nothing of the version.
         """
         wanted, current = await self._writer.call(_unproved, self._writer.registry, record, label)
-        report = await self._asked(pod, record, wanted, deadline)
+        report = await self._asked(load, record, wanted, deadline)
         if report.broken:
             raise _broken(report, record, label, current)
         return report
@@ -72,8 +72,8 @@ class ContractChecks:
         contracts = await self._writer.call(self._writer.registry.contracts, record.name)
         if not contracts:
             return ContractReport(version=record.version)
-        pod, deadline = await self._loaded(record, serving, deadline)
-        return await self._asked(pod, record, contracts, deadline)
+        load, deadline = await self._loaded(record, serving, deadline)
+        return await self._asked(load, record, contracts, deadline)
 
     async def answer_of(
         self, model: str, reference: str, data: bytes, content_type: str, *, deadline: Deadline | None
@@ -84,8 +84,8 @@ class ContractChecks:
             MarwayError: As loading raises, or as the version's own failure.
         """
         record, serving = await self._writer.call(_found, self._writer.registry, model, reference)
-        pod, deadline = await self._loaded(record, serving, deadline)
-        return record, await self._answer(pod, record, data, content_type, deadline)
+        load, deadline = await self._loaded(record, serving, deadline)
+        return record, await self._answer(load, record, data, content_type, deadline)
 
     async def add(self, model: str, contract: Contract, *, op_id: str | None) -> tuple[str, Change]:
         """Add a contract, in place of the one of the same consumer and name.
@@ -99,53 +99,57 @@ class ContractChecks:
 
     async def _loaded(
         self, record: VersionRecord, serving: ServingSettings, deadline: Deadline | None
-    ) -> tuple[Pod, Deadline]:
+    ) -> tuple[PodLoad, Deadline]:
         deadline = deadline or Deadline.after(serving.load_timeout_s)
         loads = await self._loader.load(record, serving, prove=False, pod=None, deadline=deadline)
-        return loads[0].pod, deadline
+        return loads[0], deadline
 
     async def _asked(
-        self, pod: Pod, record: VersionRecord, contracts: Sequence[Contract], deadline: Deadline
+        self, load: PodLoad, record: VersionRecord, contracts: Sequence[Contract], deadline: Deadline
     ) -> ContractReport:
-        """Ask a pod for every contract; what was kept is stored, also where another one was broken."""
+        """Ask for every contract; what was kept is stored, also where another one was broken."""
         if not contracts:
             return ContractReport(version=record.version)
         began = time.monotonic()
         found: list[BrokenContract] = []
         kept: list[Contract] = []
         for each in contracts:  # one after the other: callers of the pod are not to wait for it
-            answer = await self._answer(pod, record, each.input, each.content_type, deadline)
+            answer = await self._answer(load, record, each.input, each.content_type, deadline)
             difference = await asyncio.to_thread(broken_by, each, answer)
             if difference is None:
                 kept.append(each)
             else:
                 found.append(BrokenContract(consumer=each.consumer, name=each.name, difference=difference))
         if kept:
-            await self._proved(pod, record, kept, time.monotonic() - began)
+            await self._proved(load, record, kept, time.monotonic() - began)
         return ContractReport(
             version=record.version,
-            pod=pod.name,
+            pod=load.where,
             contracts=Counter(each.consumer for each in contracts),
             broken=tuple(found),
             proved=not found,
         )
 
-    async def _proved(self, pod: Pod, record: VersionRecord, kept: Sequence[Contract], duration_s: float) -> None:
-        status = pod.status
+    async def _proved(self, load: PodLoad, record: VersionRecord, kept: Sequence[Contract], duration_s: float) -> None:
+        pod = load.pod
         proof = Proof(
             kind="contracts",
             archive_sha256=record.archive.sha256,
-            server=status.backend if status is not None else record.backend,
+            server=load.report.server,
             contracts=tuple(each.sha256 for each in kept),
             duration_s=duration_s,
             at=utc_now(),
-            by=f"pod {pod.name}",
+            by=load.where if pod is None else f"pod {pod.name}",
         )
         await self._writer.call(self._writer.registry.prove, proof)
 
     async def _answer(
-        self, pod: Pod, record: VersionRecord, data: bytes, content_type: str, deadline: Deadline
+        self, load: PodLoad, record: VersionRecord, data: bytes, content_type: str, deadline: Deadline
     ) -> GoldenAnswer:
+        if (pod := load.pod) is None:
+            serving = await self._writer.call(_serving, self._writer.registry, record)
+            graph = Resolved(record, serving, None)
+            return await self._loader.graphs.answer(graph, data, content_type, deadline=deadline)
         headers = {"content-type": content_type, REQUEST_ID: f"contract-{new_ulid()}"}
         while True:
             body = RequestBody.opened(data, max_bytes=INPUT_BYTES_MAX)
@@ -196,6 +200,11 @@ def _found(registry: Registry, model: str, reference: str) -> tuple[VersionRecor
     """Read a version's record, and how it is served. Blocks."""
     record = registry.resolve(Reference(registry.find(check_model_id(model)), reference))
     return record, registry.state(record.name).serving_for(record)
+
+
+def _serving(registry: Registry, record: VersionRecord) -> ServingSettings:
+    """Read how a version is served. Blocks."""
+    return registry.state(record.name).serving_for(record)
 
 
 def _unproved(registry: Registry, record: VersionRecord, label: str) -> tuple[list[Contract], str | None]:

@@ -8,11 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from marway.deadline import Deadline
-from marway.errors import AnswersDiffer, MarwayError, NoPodAvailable, PodNotFound, Unavailable, clip
+from marway.errors import AnswersDiffer, InvalidRequest, MarwayError, NoPodAvailable, PodNotFound, Unavailable, clip
+from marway.graphs import GRAPH_BACKEND
 from marway.records import Proof, VersionRecord, utc_now
+from marway.refs import Reference
+from marway.registry import Registry
+from marway.resolve.resolved import Resolved
 from marway.serving import ServingSettings
 from marway.text import did_you_mean
+from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus
+from marway_gateway.admin.graph_versions import GATEWAY, GraphVersions, Part, of_node
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
 from marway_gateway.placement.pod_api import PodApi
@@ -26,12 +32,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class PodLoad:
-    """What came of a load on one pod."""
+    """What came of a load on one pod; of a graph, which no pod has, in this gateway."""
 
-    pod: Pod
+    pod: Pod | None
+    """None stands for the gateway."""
     report: LoadReport
     proof: Proof | None
     """What was written about it; None when no proof was asked for."""
+
+    @property
+    def where(self) -> str:
+        """The pod's name, or the gateway's."""
+        return GATEWAY if self.pod is None else self.pod.name
 
 
 class Loader:
@@ -41,15 +53,23 @@ class Loader:
         pods: All pods.
         api: Asks them.
         writer: Stores proofs.
+        graphs: Does for graphs what pods do for models.
         algorithm_pools: Pools of versions that name none, by algorithm.
     """
 
     def __init__(
-        self, pods: PodSet, api: PodApi, writer: RegistryWriter, *, algorithm_pools: Mapping[str, str]
+        self,
+        pods: PodSet,
+        api: PodApi,
+        writer: RegistryWriter,
+        graphs: GraphVersions,
+        *,
+        algorithm_pools: Mapping[str, str],
     ) -> None:
         self._pods = pods
         self._api = api
         self._writer = writer
+        self.graphs = graphs
         self._algorithm_pools = algorithm_pools
 
     def pod(self, name: str) -> Pod:
@@ -74,14 +94,23 @@ class Loader:
 
         That is on the first `pods` pods of its order that take requests. The first that can take it decides whether
         the load went well, and proves the version if that is asked for; on the others it is loaded as far as they can.
+        Of a graph, the versions that its nodes ask are loaded so; the gateway proves it.
 
         Raises:
+            InvalidRequest: It is a graph, and was to be loaded on one pod.
             PodNotFound: There is no such pod.
             LoadFailed, ArchiveCorrupt: It cannot be loaded.
             AnswersDiffer: It is loaded and answers its golden examples otherwise.
             Unavailable: No pod can load it now.
             DeadlineExceeded: It took too long; the load goes on.
         """
+        if record.backend == GRAPH_BACKEND:
+            if pod is not None:
+                raise InvalidRequest(
+                    f"{record.name} {record.version} is a graph, which no pod has: load it without naming one, which "
+                    "loads what its nodes ask where that belongs"
+                )
+            return await self._load_graph(Resolved(record, serving, None), prove=prove, deadline=deadline)
         if pod is not None:
             return (await self._load(self.pod(pod), record, prove=prove, deadline=deadline),)
         spec = placement_spec(record, serving, self._algorithm_pools)
@@ -89,6 +118,26 @@ class Loader:
         others = rest[: serving.pods - 1]
         done = await asyncio.gather(*(self._try(other, record, deadline) for other in others))
         return (first, *(each for each in done if each is not None))
+
+    async def compare(self, load: PodLoad, version: Resolved, *, base: str | None, deadline: Deadline) -> Comparison:
+        """Return how a version that was loaded compares with another one, or by itself: asked where it was loaded.
+
+        Where one of them is a graph, the gateway asks both, as it answers its callers.
+
+        Raises:
+            MarwayError: As `PodApi.compare`.
+        """
+        record, registry = version.record, self._writer.registry
+        other = None if base is None else await self._writer.call(_version, registry, record.name, base)
+        if load.pod is not None and (other is None or other.record.backend != GRAPH_BACKEND):
+            return await self._api.compare(load.pod, record.name, record.version, base=base, deadline=deadline)
+        if other is not None:
+            half = Deadline.after(deadline.left_s() / 2)
+            try:
+                await self.load(other.record, other.serving, prove=False, pod=None, deadline=half)
+            except MarwayError as exc:  # its published golden answers stand for its own
+                _log.warning("%s %s cannot be asked: %s", record.name, base, exc.message)
+        return await self.graphs.compare(version, other, deadline=deadline)
 
     async def prove_on(self, engine: str, record: VersionRecord, *, deadline: Deadline) -> tuple[PodLoad, ...]:
         """Load and prove a version on a pod of an engine; nothing is done where no such pod takes requests.
@@ -108,9 +157,18 @@ class Loader:
         """Unload a version on every pod that answers, or on one.
 
         Raises:
+            InvalidRequest: It is a graph, which no pod has.
             PodNotFound: There is no such pod.
             Unavailable: A pod could not do it; others may have.
         """
+        if record.backend == GRAPH_BACKEND:
+            parts = sorted({str(each.resolved.record.name) for each in await self.graphs.parts(record)})
+            raise InvalidRequest(
+                f"{record.name} {record.version} is a graph, which no pod has: unload the models that its nodes ask "
+                f"({', '.join(parts)}), if nobody else needs them",
+                model=record.name,
+                version=record.version,
+            )
         if pod is not None:
             pods: Sequence[Pod] = (self.pod(pod),)
         else:
@@ -123,6 +181,34 @@ class Loader:
             if isinstance(result, BaseException):
                 raise result
         return [(each, result) for each, result in zip(pods, done, strict=True) if isinstance(result, ModelStatus)]
+
+    async def _load_graph(self, graph: Resolved, *, prove: bool, deadline: Deadline) -> tuple[PodLoad, ...]:
+        """Load what the nodes of a graph ask, then prove it; that comes first of what is returned.
+
+        Raises:
+            MarwayError: As `load`; the message names the node.
+        """
+        parts = await self.graphs.parts(graph.record)
+        done = await asyncio.gather(*(self._load_part(part, deadline) for part in parts), return_exceptions=True)
+        for each in done:
+            if isinstance(each, BaseException):
+                raise each
+        report = await self.graphs.report(graph, prove=prove, deadline=deadline)
+        proof = await self._prove(GATEWAY, graph.record, report) if prove else None
+        loads = [load for each in done if isinstance(each, tuple) for load in each]
+        return (PodLoad(None, report, proof), *loads)
+
+    async def _load_part(self, part: Part, deadline: Deadline) -> tuple[PodLoad, ...]:
+        record, serving = part.resolved.record, part.resolved.serving
+        if part.is_table:
+            return ()  # gateways read it from the registry
+        try:
+            return await self.load(record, serving, prove=False, pod=None, deadline=deadline)
+        except MarwayError as exc:
+            if part.needed:
+                raise of_node(exc, part.node) from exc
+            _log.warning("node %s: %s %s was not loaded: %s", part.node, record.name, record.version, exc.message)
+            return ()
 
     async def _first(
         self, record: VersionRecord, spec: PlacementSpec, *, prove: bool, deadline: Deadline
@@ -158,14 +244,14 @@ class Loader:
 
     async def _load(self, pod: Pod, record: VersionRecord, *, prove: bool, deadline: Deadline) -> PodLoad:
         report = await self._api.load(pod, record.name, record.version, prove=prove, deadline=deadline)
-        return PodLoad(pod, report, await self._prove(pod, record, report) if prove else None)
+        return PodLoad(pod, report, await self._prove(f"pod {pod.name}", record, report) if prove else None)
 
-    async def _prove(self, pod: Pod, record: VersionRecord, report: LoadReport) -> Proof:
+    async def _prove(self, where: str, record: VersionRecord, report: LoadReport) -> Proof:
         if report.differences:
-            raise _differs(pod, record, report)
+            raise _differs(where, record, report)
         if report.golden_sha256 != record.golden_sha256:
             raise MarwayError(
-                f"pod {pod.name} compared other golden answers than those of {record.name} {record.version}",
+                f"{where} compared other golden answers than those of {record.name} {record.version}",
                 model=record.name,
                 version=record.version,
             )
@@ -177,18 +263,25 @@ class Loader:
             golden_sha256=record.golden_sha256,
             duration_s=report.duration_s,
             at=utc_now(),
-            by=f"pod {pod.name}",
+            by=where,
         )
         await self._writer.call(self._writer.registry.prove, proof)
         return proof
 
 
-def _differs(pod: Pod, record: VersionRecord, report: LoadReport) -> AnswersDiffer:
+def _differs(where: str, record: VersionRecord, report: LoadReport) -> AnswersDiffer:
     lines = "; ".join(report.differences[:_LINES_MAX])
     more = len(report.differences) - _LINES_MAX
     return AnswersDiffer(
         f"{record.name} {record.version} gave {len(report.differences)} of its {report.examples} golden answers "
-        f"otherwise on pod {pod.name}: {lines}" + (f"; and {more} more" if more > 0 else ""),
+        f"otherwise {'in the' if where == GATEWAY else 'on'} {where}: {lines}"
+        + (f"; and {more} more" if more > 0 else ""),
         model=record.name,
         version=record.version,
     )
+
+
+def _version(registry: Registry, name: str, version: str) -> Resolved:
+    """Read a version, and how it is served. Blocks."""
+    record = registry.resolve(Reference(name, version))
+    return Resolved(record, registry.state(name).serving_for(record), None)

@@ -15,6 +15,7 @@ from marway.records import VersionRecord
 from marway.refs import Reference, check_label, check_model_id, check_version
 from marway.registry import Change, Registry
 from marway.registry.traffic.states import check_free_to_move
+from marway.resolve.resolved import Resolved
 from marway.serving import ServingSettings
 from marway.wire.comparison import Comparison, refusal
 from marway_gateway.admin.contracts import ContractChecks
@@ -23,8 +24,6 @@ from marway_gateway.admin.parameters import Caller
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.traffic.views import RolloutStart
 from marway_gateway.admin.views import LabelMove, PodLoadView, ReleaseView
-from marway_gateway.placement import Pod
-from marway_gateway.placement.pod_api import PodApi
 
 __all__ = ["MADE", "Releaser"]
 
@@ -59,9 +58,8 @@ class Releaser:
         contracts: Has versions asked what consumers rely on.
     """
 
-    def __init__(self, loader: Loader, api: PodApi, writer: RegistryWriter, contracts: ContractChecks) -> None:
+    def __init__(self, loader: Loader, writer: RegistryWriter, contracts: ContractChecks) -> None:
         self._loader = loader
-        self._api = api
         self._writer = writer
         self.contracts = contracts
 
@@ -175,8 +173,8 @@ class Releaser:
                 pod=None,
                 deadline=deadline or Deadline.after(load_s),
             )
-            pod, deadline = loads[0].pod, deadline or Deadline.after(load_s)
-            comparison = await self._compared(pod, record, label, known.current, deadline)
+            deadline = deadline or Deadline.after(load_s)
+            comparison = await self._compared(loads[0], known, label, deadline)
             for engine in await self._writer.call(registry.engines_missing, record, label):
                 proved = await self._loader.prove_on(engine, record, deadline=deadline)
                 loads = (*loads, *proved)
@@ -184,15 +182,15 @@ class Releaser:
             raise _refused(exc, record, label, known.current) from exc
         if comparison.refused:
             raise refusal(comparison, model=record.name, label=label)
-        report = await self.contracts.keep(pod, record, label, deadline=deadline)
+        report = await self.contracts.keep(loads[0], record, label, deadline=deadline)
         return _Examined(loads, comparison, report)
 
-    async def _compared(
-        self, pod: Pod, record: VersionRecord, label: str, current: str | None, deadline: Deadline
-    ) -> Comparison:
+    async def _compared(self, load: PodLoad, known: _Known, label: str, deadline: Deadline) -> Comparison:
+        record, current = known.record, known.current
         if current == record.version:
             return Comparison(version=current, base=current, not_compared=f"{label} is at {current} already")
-        return await self._api.compare(pod, record.name, record.version, base=current, deadline=deadline)
+        version = Resolved(record, known.serving, None)
+        return await self._loader.compare(load, version, base=current, deadline=deadline)
 
 
 def _known(registry: Registry, model: str, version: str, label: str, op_id: str | None) -> _Known:

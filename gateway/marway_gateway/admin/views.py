@@ -176,14 +176,14 @@ class PodLoadView(AdminView):
 
     model_config = examples(_LOAD)
 
-    pod: str
+    pod: str = Field(description="Its name; `gateway` for a graph, which no pod has.")
     proved: bool = Field(description="Whether a proof of this load was stored.")
     report: LoadReport
 
     @classmethod
     def of(cls, load: PodLoad) -> PodLoadView:
         """Return the view of a load."""
-        return cls(pod=load.pod.name, proved=load.proof is not None, report=load.report)
+        return cls(pod=load.where, proved=load.proof is not None, report=load.report)
 
 
 class ReleaseView(ChangeView):

@@ -122,7 +122,7 @@ def must_wait(call: PredictCall, spec: PlacementSpec) -> None:
     """
     if call.base is not None:
         raise CandidateLost
-    if call.info.role == "batch":
+    if call.info.role in ("batch", "shadow"):
         name, version = spec.key
         message = f"other requests for {name} {version} take all the room there is, and this one gives way to them"
         raise NoRoomToSpare(message, model=name, version=version, retry_after_s=_RETRY_AFTER_S)

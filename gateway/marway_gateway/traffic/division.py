@@ -1,13 +1,15 @@
 """Requests of a label that is divided: each goes to the version that the label points at, or to the candidate.
 
 Callers of exact versions and ids never get here. The candidate answers only where a pod has it ready: nobody waits for
-it to be loaded, and nobody is refused for it.
+it to be loaded, and nobody is refused for it. A graph is ready as any gateway is: what its nodes ask
+was loaded when its rollout began, and is kept as other versions are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from marway.graphs import GRAPH_BACKEND
 from marway.resolve.resolved import Resolved
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.placement import PodSet, placement_spec
@@ -40,7 +42,9 @@ class Division:
         traffic, candidate = divided.traffic, divided.candidate
         key = sticky_key(traffic, request_id=info.request_id, group_id=info.group_id, header=info.header_or_metadata)
         drawn = is_candidates(traffic, key)
-        ready = self._pods.has_ready(placement_spec(candidate.record, candidate.serving, self._algorithm_pools))
+        ready = candidate.record.backend == GRAPH_BACKEND or self._pods.has_ready(
+            placement_spec(candidate.record, candidate.serving, self._algorithm_pools)
+        )
         info.assignment = Assignment(traffic, drawn, counted=ready)
         if not (drawn and ready):
             return base

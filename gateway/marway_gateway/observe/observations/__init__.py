@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from marway_gateway.observe.observations.observations import Limits, Observations
+from marway_gateway.observe.observations.limits import Limits
+from marway_gateway.observe.observations.observations import Observations
 
 __all__ = ["Limits", "Observations"]

@@ -12,7 +12,7 @@ import threading
 import time
 from itertools import groupby
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 import pyarrow as pa
 
@@ -20,6 +20,7 @@ from marway.objects import ObjectStore
 from marway_gateway.observe.bodies import settle_bodies
 from marway_gateway.observe.metrics import Metrics
 from marway_gateway.observe.observations.columns import ModelRows
+from marway_gateway.observe.observations.limits import Limits
 from marway_gateway.observe.observations.readable import is_open_inference, readable
 from marway_gateway.observe.observations.redacting import redacted
 from marway_gateway.observe.observations.rounds import Round, Trouble
@@ -27,7 +28,7 @@ from marway_gateway.observe.observations.rows import ROW, ROW_BYTES, Row, row_of
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_observations.parquet import writer_name
 
-__all__ = ["Limits", "Observations"]
+__all__ = ["Observations"]
 
 _GATHER_ROWS: Final = 1024
 """Rows from which on they are made columns, which take a fraction of the memory, without waiting for more."""
@@ -42,24 +43,6 @@ _CPU_PART: Final = 0.1
 _CLOSE_S: Final = 5.0
 _MODEL, _REDACT, _SIZE = ROW.index("model"), ROW.index("redact"), ROW.index("size")
 _log = logging.getLogger(__name__)
-
-
-class Limits(NamedTuple):
-    """When files are written, and how much may wait for that.
-
-    Attributes:
-        flush_s: How long rows wait at most before they are written, while the store is there, in seconds.
-        flush_rows, flush_bytes: Rows and bytes of one model from which on they wait no longer.
-        buffer_rows, buffer_bytes: Rows and bytes that may wait, of all models.
-        body_bytes: Larger inputs and outputs are not kept.
-    """
-
-    flush_s: float = 10.0
-    flush_rows: int = 50_000
-    flush_bytes: int = 16 * 1024 * 1024
-    buffer_rows: int = 100_000
-    buffer_bytes: int = 64 * 1024 * 1024
-    body_bytes: int = 1024 * 1024
 
 
 class Observations:

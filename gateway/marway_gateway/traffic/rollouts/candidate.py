@@ -14,6 +14,7 @@ from typing import Final
 
 from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, ArchiveCorrupt, ContractBroken, LoadFailed, MarwayError
+from marway.graphs import GRAPH_BACKEND
 from marway.resolve.resolver import Resolver
 from marway_gateway.admin.contracts import ContractChecks
 from marway_gateway.admin.loading import Loader
@@ -63,6 +64,9 @@ class CandidateLoads:
         if any((running.model, version) in pod.ready_versions and pod.unreachable is None for pod in self._pods.pods):
             running.load_failures = 0
             return
+        found = self._resolver.lookup(running.model, version)
+        if found is not None and found.record.backend == GRAPH_BACKEND:
+            return  # no pod has it: its nodes' versions are kept ready by the requests for them
         running.loading = asyncio.create_task(self._load(running, version), name=f"candidate:{running.model}")
 
     async def prove(self, running: Running) -> bool:
@@ -100,7 +104,7 @@ class CandidateLoads:
         deadline = Deadline.after(found.serving.load_timeout_s)
         loads = await self._loader.load(found.record, found.serving, prove=prove, pod=None, deadline=deadline)
         if label is not None and self._contracts is not None:
-            await self._contracts.keep(loads[0].pod, found.record, label, deadline=deadline)
+            await self._contracts.keep(loads[0], found.record, label, deadline=deadline)
 
     def _failed(self, running: Running, version: str, error: MarwayError) -> None:
         _log.warning("the candidate %s %s was not loaded: %s", running.model, version, error.message)

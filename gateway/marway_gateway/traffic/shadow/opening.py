@@ -13,7 +13,7 @@ from marway_gateway.tasks import TaskSet
 from marway_gateway.traffic.shadow.copies import ShadowCopies
 from marway_gateway.traffic.shadow.counting import ShadowBook
 from marway_gateway.traffic.shadow.judging import CopyJudge, TallyOf
-from marway_gateway.traffic.shadow.sending import CopySender
+from marway_gateway.traffic.shadow.sending import CopySender, SendsCopies
 from marway_gateway.transport import Upstream
 
 __all__ = ["copying"]
@@ -26,6 +26,7 @@ async def copying(
     pods: PodSet,
     transport: Upstream,
     algorithm_pools: Mapping[str, str],
+    graphs: SendsCopies,
     telemetry: Telemetry,
     tally: TallyOf,
     busy: Callable[[], bool],
@@ -34,7 +35,7 @@ async def copying(
     tasks = TaskSet()
     book, converters = ShadowBook(store), Converters(1)
     judge = CopyJudge(book, tally, telemetry, converters)
-    copies = ShadowCopies(CopySender(pods, transport, algorithm_pools), judge, telemetry, busy=busy)
+    copies = ShadowCopies(CopySender(pods, transport, algorithm_pools, graphs), judge, telemetry, busy=busy)
     tasks.start("shadow-counts", book.keep)
     try:
         yield copies

@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, ModelError, NoRoomToSpare
+from marway.graphs import GRAPH_BACKEND
 from marway.resolve.resolved import Resolved
 from marway.wire.headers import PRIORITY, Outcome
 from marway.wire.problems import parse_problem
@@ -19,7 +20,7 @@ from marway_gateway.transport import Upstream
 from marway_gateway.transport.base import AttemptFailed
 from marway_gateway.transport.reply import Reply
 
-__all__ = ["Came", "CopySender", "Dropped"]
+__all__ = ["Came", "CopySender", "Dropped", "SendsCopies"]
 
 _GRACE_S: Final = 1.0
 """How much later than the pod this gives a copy up: the pod says whether the model was at work."""
@@ -37,7 +38,7 @@ class Came:
     """What became of a copy that the version was given.
 
     Attributes:
-        pod: Who was asked.
+        pod: Who was asked; None of a graph, which no pod has.
         pod_s: How long that took, in seconds.
         status: Its answer's, or what stands for its failure.
         reply: Its answer; None where the model failed.
@@ -46,13 +47,22 @@ class Came:
         error: The model's failure, where it gave no answer.
     """
 
-    pod: str
+    pod: str | None
     pod_s: float
     status: int
     reply: Reply | None
     body: bytes | None
     run: bytes | None
     error: ModelError | DeadlineExceeded | None = None
+
+
+class SendsCopies(Protocol):
+    """What sends copies."""
+
+    async def send(
+        self, version: Resolved, headers: Mapping[str, str], body: bytes, *, within_s: float
+    ) -> Came | Dropped:
+        """Return what a version made of a request, or why it was not asked or is not known."""
 
 
 class _Uncounted:
@@ -77,17 +87,23 @@ class CopySender:
         pods: Say who has a version ready; they are told nothing of how copies end.
         transport: Asks pods.
         algorithm_pools: Pools of versions that name none, by algorithm.
+        graphs: Sends those to graphs.
     """
 
-    def __init__(self, pods: PodSet, transport: Upstream, algorithm_pools: Mapping[str, str]) -> None:
+    def __init__(
+        self, pods: PodSet, transport: Upstream, algorithm_pools: Mapping[str, str], graphs: SendsCopies
+    ) -> None:
         self._pods = pods
         self._transport = transport
         self._algorithm_pools = algorithm_pools
+        self._graphs = graphs
 
     async def send(
         self, version: Resolved, headers: Mapping[str, str], body: bytes, *, within_s: float
     ) -> Came | Dropped:
         """Return what a version made of a request, or why it was not asked or is not known."""
+        if version.record.backend == GRAPH_BACKEND:
+            return await self._graphs.send(version, headers, body, within_s=within_s)
         spec = placement_spec(version.record, version.serving, self._algorithm_pools)._replace(ready_only=True)
         pod = self._pods.choose(spec)
         if pod is None:

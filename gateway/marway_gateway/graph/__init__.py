@@ -1,0 +1,1 @@
+"""Runs graphs: several models called for one answer (`marway.graphs`)."""
