@@ -44,6 +44,8 @@ class PredictCall:
         asked: Headers and body as they were when the call became the candidate's.
         rendering: How the answers to its rows become the protocol's, where the body that goes to the pod is of rows.
         sequence: Which sequence it is of, for a server that keeps a state from one request to the next.
+        kept_by: The pod that keeps this sequence, by its name, where that is known.
+        tied: Whether it may be asked of one pod alone, once, because a state there depends on it.
     """
 
     name: str
@@ -59,6 +61,8 @@ class PredictCall:
     asked: tuple[Mapping[str, str], RequestBody] | None = None
     rendering: Rendering | None = None
     sequence: str | None = None
+    kept_by: str | None = None
+    tied: bool = False
 
     def back_to_base(self) -> Resolved:
         """Make a candidate's call the base's; return the base."""

@@ -18,6 +18,7 @@ from marway_gateway.predict.cache import AnswerCache
 from marway_gateway.predict.call import Answer, CandidateLost, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope, DeadlineTimer
 from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, must_wait, nobody_left, refused_attempt
+from marway_gateway.predict.sequences import Sequences
 from marway_gateway.traffic.division import Division
 from marway_gateway.traffic.shadow.copies import ShadowCopies
 from marway_gateway.transport import Upstream
@@ -67,6 +68,7 @@ class Predictor:
         self._retries = retries
         self._algorithm_pools = algorithm_pools
         self._timer = DeadlineTimer()
+        self.sequences = Sequences(pods, algorithm_pools)
 
     def scope(self, call: PredictCall, channel: Channel | None = None) -> CancelScope:
         """Return what ends a call at its deadline, or when the client of its channel leaves."""
@@ -126,7 +128,7 @@ class Predictor:
             if info.input is None:
                 info.bodies = "too_large"  # for more than a gateway holds in memory
         try:
-            if call.base is not None and call.sequence is not None:
+            if call.base is not None and (call.sequence is not None or call.base.record.sequences):
                 raise CandidateLost  # a sequence has its state where it began, with the base
             reply = await self._reply(call, resolved)
         except ModelError as exc:
@@ -146,6 +148,8 @@ class Predictor:
         return Answer(reply, call)
 
     async def _reply(self, call: PredictCall, resolved: Resolved) -> Reply:
+        if resolved.record.sequences is not None:
+            return await self.sequences.answer(call, resolved, self._from_pods)
         if resolved.serving.cache:
             return await self._cache.answer(call, resolved, self._from_pods)
         return await self._from_pods(call, resolved)
@@ -153,6 +157,8 @@ class Predictor:
     async def _from_pods(self, call: PredictCall, resolved: Resolved) -> Reply:
         of, pools, ready_only = resolved, self._algorithm_pools, call.base is not None
         spec = placement_spec(of.record, of.serving, pools, sequence=call.sequence, ready_only=ready_only)
+        if call.kept_by is not None:
+            spec = spec._replace(kept_by=call.kept_by)
         key, admission = spec.key, self._admission
         if not admission.try_enter(key):
             must_wait(call, spec)
@@ -186,7 +192,7 @@ class Predictor:
                     return reply
                 if retries is None:
                     retries = self._retries()
-                await retries.add(reply, repeatable=call.body.repeatable)
+                await retries.add(reply, repeatable=call.body.repeatable and not call.tied)
         finally:
             if retries is not None:
                 retries.end()
