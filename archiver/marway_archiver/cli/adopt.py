@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from marway.errors import InvalidInput
+from marway.errors import AnswersDiffer, InvalidInput
 from marway.refs import DEFAULT_LABEL, check_label
-from marway_archiver.adopt.adopting import Terms, planned
+from marway_archiver.adopt.adopting import Terms, as_planned, planned
 from marway_archiver.adopt.adopting import adopt as adopt_found
 from marway_archiver.adopt.found import FoundModel, Setting
-from marway_archiver.adopt.report import Adopted, Report, document_of, write_report
+from marway_archiver.adopt.report import Adopted, Report, check_report, document_of, write_report
 from marway_archiver.adopt.sources.kinds import KINDS, read_source
 from marway_archiver.adopt.sources.wish import Wish
+from marway_archiver.cli.adopt_compared import asked_of, compared, differs, document, print_compared, wanted
 from marway_archiver.publishing.register import opened_registry
 from marway_ops.shell.options import (
     AdminOption,
@@ -46,6 +48,37 @@ def adopt(
     ] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report to this file.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is found and what would be done.")] = False,
+    requests: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Requests of clients: JSON lines, also of an access log, or HAR."),
+    ] = None,
+    old: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="The old server, which still runs: it is asked too.")
+    ] = None,
+    old_header: Annotated[
+        list[str] | None,
+        typer.Option("--from-header", metavar="HEADER", help="Sent to the old server, as 'Name: value'; repeatable."),
+    ] = None,
+    compare_with: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="A gateway that has the versions; else one is started for it, with pods."),
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare/--no-compare", help="Ask both, or only take golden examples from the old server.")
+    ] = True,
+    engine: Annotated[
+        str | None, typer.Option(help="Of the pod that is started for TorchServe's archives: torchserve, native.")
+    ] = None,
+    examples: Annotated[
+        int, typer.Option(min=0, max=1000, help="Golden examples of a version at most, out of its requests.")
+    ] = 20,
+    once: Annotated[
+        bool, typer.Option("--once", help="Send the old server each request once to compare, not again for its times.")
+    ] = False,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, max=1, help="How far numbers of equal answers may lie apart; 0.0001.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that the old server may take for an answer.")] = 60.0,
     lock: Annotated[
         bool, typer.Option("--lock/--no-lock", help="Lock what archives require, for pods to install it.")
     ] = True,
@@ -59,36 +92,75 @@ def adopt(
 ) -> None:
     """Take over the models of TorchServe, KServe, ModelMesh, Triton or MLServer: versions, labels, settings.
 
-    Says what is found, what becomes of each setting, and what has no counterpart. Nothing of the source is run or
-    changed; again, it publishes nothing new. Exit code 1 where a model cannot be taken over.
+    Says what is found, what becomes of each setting, and what has no counterpart. Nothing of the source is changed;
+    again, it publishes nothing new. With --from or --requests, both servers are asked the same: their answers become
+    golden examples, and are compared. Exit code 1 where a model cannot be taken over or is answered otherwise.
     """
     check_label(label)
     if kind is not None and kind not in KINDS:
         raise InvalidInput(f"--kind {kind}: it must be one of {', '.join(KINDS)}")
+    if report is not None:
+        check_report(report)
     url = None if dry_run else registry_url(registry)
-    with tempfile.TemporaryDirectory(prefix="marway-adopt-") as scratch:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="marway-adopt-"))
         wish = Wish(Path(scratch), label, model_store, _places(storage or ()))
         found = read_source(source, wish, kind=kind)  # type: ignore[arg-type]  # looked up in KINDS above
-        if url is None:
+        want = wanted(
+            found,
+            file=requests,
+            old=old,
+            headers=old_header or (),
+            gateway=compare_with,
+            engine=engine,
+            most=examples,
+            compare=compare,
+            once=once,
+            tolerance=tolerance,
+            timeout_s=timeout,
+        )
+        if want is not None and want.old is not None:
+            stack.callback(want.old.close)
+        asking = None if want is None else asked_of(want, found)
+        terms = Terms(
+            create_registry=create_registry or url is None,
+            lock=lock,
+            lock_for=tuple(lock_for or ()),
+            gateway=None if url is None else admin_url(gateway, registry),
+            examples={} if asking is None else asking.examples,
+            tolerance=tolerance,
+        )
+        asks = want is not None and want.compare and asking is not None and asking.comparable
+        comparison = None
+        # A dry run is compared all the same: by a registry that goes away with it.
+        place = url or (Path(scratch) / "registry").as_uri()
+        if url is None and not (asks and compare_with is None):
             done = planned(found)
         else:
-            terms = Terms(
-                create_registry=create_registry,
-                lock=lock,
-                lock_for=tuple(lock_for or ()),
-                gateway=admin_url(gateway, registry),
-            )
-            done = adopt_found(found, opened_registry(url, create_registry=create_registry), terms, step=_step)
+            done = adopt_found(found, opened_registry(place, create_registry=terms.create_registry), terms, step=_step)
+        if want is not None and asking is not None and asks:
+            asking = asking.labelled({each.model.reference: each.labels for each in done.adopted})
+            comparison = compared(want, asking, place)
+        if url is None:
+            done = as_planned(done)
+    found_out = document_of(done)
+    if want is not None and asking is not None:
+        found_out |= document(want, asking, comparison)
+        found_out["notes"] = [*found_out["notes"], *asking.notes]
     if report is not None:
-        write_report(done, report)
+        write_report(found_out, report)
     if as_json:
-        print_json(document_of(done))
+        print_json(found_out)
     else:
         _print(done)
+        if comparison is not None and asking is not None:
+            print_compared(comparison, asking)
     refused = [each for each in done.adopted if each.problem is not None]
     if refused:
         names = ", ".join(each.model.reference for each in refused[:3])
         raise InvalidInput(f"{len(refused)} of {len(done.adopted)} versions cannot be taken over: {names}")
+    if comparison is not None and (what := differs(comparison)) is not None:
+        raise AnswersDiffer(what)
 
 
 def _places(given: list[str] | tuple[str, ...]) -> dict[str, Path]:

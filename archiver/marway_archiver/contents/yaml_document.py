@@ -1,12 +1,14 @@
-"""YAML that every parser reads alike and that stays small, as a tree that knows its lines (`model_config` says why)."""
+"""YAML that every parser reads alike and that stays small, as trees that know their lines (`model_config` says why)."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import yaml
 
 from marway.errors import clip
 
-__all__ = ["MAX_CONFIG_BYTES", "Wrong", "composed"]
+__all__ = ["MAX_CONFIG_BYTES", "Wrong", "composed", "composed_all"]
 
 MAX_CONFIG_BYTES = 64 * 1024
 _MAX_ALIASES = 50
@@ -27,8 +29,17 @@ class Wrong(Exception):
 
 def composed(data: bytes) -> yaml.Node | None:
     """Return the root of the document ``data``, none of whose parts is tagged, named twice or holds itself."""
-    if len(data) > MAX_CONFIG_BYTES:
-        raise Wrong(0, f"has {len(data)} bytes: at most {MAX_CONFIG_BYTES} are accepted")
+    return next(_composed(data, MAX_CONFIG_BYTES, several=False), None)
+
+
+def composed_all(data: bytes, max_bytes: int) -> list[yaml.Node]:
+    """Return the roots of the documents in ``data`` that are not empty, each as `composed` has it."""
+    return list(_composed(data, max_bytes, several=True))
+
+
+def _composed(data: bytes, max_bytes: int, *, several: bool) -> Iterator[yaml.Node]:
+    if len(data) > max_bytes:
+        raise Wrong(0, f"has {len(data)} bytes: at most {max_bytes} are accepted")
     try:
         text = data.decode()
     except UnicodeDecodeError as exc:
@@ -37,16 +48,22 @@ def composed(data: bytes) -> yaml.Node | None:
         raise Wrong(0, "begins with a byte order mark: save it without")
     try:
         _check_events(text)
-        root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
-        if root is not None:
+        roots = yaml.compose_all if several else _compose_one
+        for root in roots(text, Loader=yaml.SafeLoader):
             _check_node(root, {}, set())
+            yield root
     except yaml.reader.ReaderError as exc:
         line = text.count("\n", 0, exc.position)
         raise Wrong(line, "holds a character that YAML does not allow") from exc
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         raise Wrong(mark.line if mark else 0, clip(exc.problem or "is not YAML", 200)) from exc
-    return root
+
+
+def _compose_one(text: str, Loader: type[yaml.SafeLoader]) -> Iterator[yaml.Node]:  # noqa: N803 - as `yaml.compose_all`
+    root: yaml.Node | None = yaml.compose(text, Loader=Loader)
+    if root is not None:
+        yield root
 
 
 def _check_events(text: str) -> None:

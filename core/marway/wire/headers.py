@@ -19,7 +19,9 @@ __all__ = [
     "CREDENTIALS",
     "DESCRIBE",
     "EXPLAIN",
+    "FALLBACK",
     "FRONT_ENDS_OWN",
+    "GRAPH",
     "HEADERS_MAX",
     "HEADER_BYTES_MAX",
     "HOP_BY_HOP",
@@ -115,6 +117,10 @@ CACHE: Final = "x-cache"
 """Out of a gateway: hit, miss or bypass, for models whose answers may be given again."""
 TRAFFIC: Final = "x-marway-traffic"
 """Out of a gateway: base or candidate, while the label that was asked for is divided between two versions."""
+FALLBACK: Final = "x-marway-fallback"
+"""Out of a gateway: `MODEL/VERSION` that was asked in the place of the one that had no room, or was too slow."""
+GRAPH: Final = "x-marway-graph"
+"""Out of a gateway: `NODE=failed` and `NODE=fallback` for nodes of a graph that failed without failing it."""
 SERVER_TIMING: Final = "server-timing"
 RETRY_AFTER: Final = "retry-after"
 

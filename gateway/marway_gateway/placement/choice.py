@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 from marway.records import VersionRecord
 from marway.serving import ServingSettings
 from marway_gateway.placement.pod import Load, Pod, VersionKey
-from marway_gateway.placement.sequence_home import sequence_home
+from marway_gateway.placement.sequence_home import KeptSequence, sequence_home
 
 __all__ = ["NOBODY", "PlacementSpec", "PodChoice", "placement_spec", "score"]
 
@@ -47,9 +47,7 @@ class PlacementSpec(NamedTuple):
         pool: The pool that a pod must be of, or None for any.
         engine: The backend that a pod must be of, or None for any that serves ``backend``.
         pods: How many pods serve it in normal load.
-        sequence: Whose requests one pod gets, for a server that keeps a state from one of them to the next; None for
-            requests that any pod may answer.
-        kept_by: The pod that is known to keep that sequence, by its name.
+        sequence: Whose requests one pod gets, as a state is kept there; None for requests that any pod may answer.
         ready_only: Whether only pods are asked that have it ready, and nobody waits for a load.
     """
 
@@ -58,9 +56,8 @@ class PlacementSpec(NamedTuple):
     pool: str | None = None
     engine: str | None = None
     pods: int = 1
-    sequence: str | None = None
+    sequence: str | KeptSequence | None = None
     ready_only: bool = False
-    kept_by: str | None = None
 
 
 def placement_spec(
@@ -68,7 +65,7 @@ def placement_spec(
     serving: ServingSettings,
     algorithm_pools: Mapping[str, str],
     *,
-    sequence: str | None = None,
+    sequence: str | KeptSequence | None = None,
     ready_only: bool = False,
 ) -> PlacementSpec:
     """Return which pods may serve a version now.

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from marway_gateway.placement.pod import Pod
 
 if TYPE_CHECKING:
     from marway_gateway.placement.choice import PlacementSpec
 
-__all__ = ["sequence_home"]
+__all__ = ["KeptSequence", "sequence_home"]
+
+
+class KeptSequence(NamedTuple):
+    """A sequence, and the pod that is known to keep it, by its name."""
+
+    id: str
+    pod: str
 
 
 def sequence_home(
@@ -23,7 +30,7 @@ def sequence_home(
 ) -> Pod | None:
     """Return the pod for a sequence's request, whoever has room; None where it is not there, or there is none.
 
-    That is the one which is known to keep it (``spec.kept_by``), as long as it takes requests, also while it drains;
+    That is the one which is known to keep it, as long as it takes requests, also while it drains;
     else, of the version's first ``spec.pods`` healthy ones, the one with the highest ``score`` for the sequence.
 
     Args:
@@ -33,8 +40,8 @@ def sequence_home(
         tried: Pods that were asked.
         score: Of a pod's name, a model's name, and what else it is for.
     """
-    if spec.kept_by is not None:
-        keepers = (pod for pod in order if pod.name == spec.kept_by and pod not in tried)
+    if isinstance(spec.sequence, KeptSequence):
+        keepers = (pod for pod in order if pod.name == spec.sequence.pod and pod not in tried)
         return next((pod for pod in keepers if pod.healthy(now) or pod.hands_over(now)), None)
     homes = [pod for pod in order if pod.healthy(now) and pod not in tried][: spec.pods]
     name, version = spec.key

@@ -19,7 +19,7 @@ from marway.resolve.resolved import Resolved, alike
 from marway.wire.headers import SEQUENCE_END, SEQUENCE_ID, SEQUENCE_START
 from marway_gateway.placement import PodSet, placement_spec
 from marway_gateway.placement.choice import score
-from marway_gateway.placement.sequence_home import sequence_home
+from marway_gateway.placement.sequence_home import KeptSequence, sequence_home
 from marway_gateway.predict.call import CandidateLost, PredictCall
 from marway_gateway.transport.reply import Reply
 
@@ -78,8 +78,8 @@ class Sequences:
         if (call.headers.get(SEQUENCE_ID) or "") == "":
             call.headers = {**call.headers, SEQUENCE_ID: f"ts-seq-{uuid4()}"}
             start = "true"
-        call.sequence = call.headers[SEQUENCE_ID]
-        key = call.name, call.selector, call.sequence
+        call.sequence = name = call.headers[SEQUENCE_ID]
+        key = call.name, call.selector, name
         kept = self._kept.get(key)
         if kept is not None and start != "true":
             if kept.pod is not None:
@@ -92,12 +92,11 @@ class Sequences:
     async def _go_on(self, call: PredictCall, resolved: Resolved, key: _Key, kept: _Kept, ask: Ask) -> Reply:
         try:
             if not alike(kept.resolved, resolved):
-                raise _gone(call, resolved, "its label moved to a version that takes other requests")
+                raise _gone(key, resolved, "its label moved to a version that takes other requests")
             if kept.resolved.record.id != resolved.record.id:
-                resolved = call.resolved = kept.resolved
-                call.info.version, call.info.model_id = resolved.record.version, resolved.record.id
-                call.info.serving = resolved.serving
-            call.kept_by, call.tied = kept.pod, True
+                resolved = kept.resolved
+                call.goes_to(resolved)
+            call.sequence, call.tied = KeptSequence(key[2], kept.pod or ""), True
             return await self._ask(call, resolved, key, "false", ask)
         except SequenceNotFound:
             self._keep(key, _Kept(kept.resolved, None))
@@ -106,7 +105,7 @@ class Sequences:
             raise  # the pod keeps it, and has no room just now
         except Unavailable as exc:
             self._keep(key, _Kept(kept.resolved, None))
-            raise _gone(call, resolved, exc.message) from exc
+            raise _gone(key, resolved, exc.message) from exc
 
     async def _look_for(self, call: PredictCall, resolved: Resolved, key: _Key, start: str, ask: Ask) -> Reply:
         """Ask the pods that have the version ready, and at last the sequence's home, where it may begin."""
@@ -116,12 +115,12 @@ class Sequences:
         call.tied = True
         for pod in pods.holding(spec) if call.body.repeatable else ():
             if pod is not home:
-                call.kept_by = pod.name
+                call.sequence = KeptSequence(key[2], pod.name)
                 try:
                     return await self._ask(call, resolved, key, "false", ask)
                 except SequenceNotFound:
                     continue
-        call.kept_by = None
+        call.sequence = key[2]
         return await self._ask(call, resolved, key, start, ask)
 
     async def _ask(self, call: PredictCall, resolved: Resolved, key: _Key, start: str, ask: Ask) -> Reply:
@@ -147,10 +146,7 @@ class Sequences:
             self._kept.popitem(last=False)
 
 
-def _gone(call: PredictCall, resolved: Resolved, why: str) -> SequenceNotFound:
+def _gone(key: _Key, resolved: Resolved, why: str) -> SequenceNotFound:
     record = resolved.record
-    message = (
-        f"the sequence {clip(call.sequence or '', 100)!r} of {record.name} {record.version} is not there: {why}; "
-        "begin it anew"
-    )
+    message = f"the sequence {clip(key[2], 100)!r} of {record.name} {record.version} is not there: {why}; begin it anew"
     return SequenceNotFound(message, model=record.name, version=record.version)

@@ -18,12 +18,12 @@ from datetime import UTC, datetime
 from typing import Final
 from weakref import WeakSet
 
+from marway.archive_store import ArchiveUse
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, Draining, MarwayError, ModelLoading, Overloaded, Unavailable
 from marway.records import VersionRecord
 from marway.serving import ServingSettings
 from marway.wire.pods import ModelStatus, State
-from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.changes import Changes
 from marway_sidecar.errors import about, without_traceback

@@ -166,7 +166,7 @@ async def test_too_many(kept: Callable[..., Room]) -> None:
     """More sequences than may live, and more requests of one than may wait, are refused by name."""
     one = kept(max_live=1)
     await one.ask("a", 1)
-    with pytest.raises(Overloaded, match="1 sequences of some 1.0 live on this pod, which is the most"):
+    with pytest.raises(Overloaded, match=r"1 sequences of some 1\.0 live on this pod, which is the most"):
         await one.ask("b", 1)
     one.server.call_s = None
     first, second = (asyncio.create_task(one.ask("a", value)) for value in (2, 3))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeVar
 
 from marway.archives.entries import from_file, read_all, shown
 from marway.errors import InvalidArchive, InvalidInput, clip
 
-__all__ = ["MAX_TEXT_BYTES", "listed", "parsed_json", "read_bytes", "read_text", "within"]
+__all__ = ["MAX_TEXT_BYTES", "leaves", "listed", "parsed_json", "read_bytes", "read_text", "within"]
 
 MAX_TEXT_BYTES: Final = 1024 * 1024
 """Longest configuration that is read."""
@@ -109,3 +109,20 @@ def within(directory: Path, name: str, what: str) -> Path:
     if not real.is_relative_to(directory.resolve()):
         raise InvalidInput(f"{what} {shown(name)} is a symbolic link out of {directory}: copy the file there (cp -L)")
     return path
+
+
+def leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Yield each value below a mapping or list with its path: items of a list that have names by these."""
+    if isinstance(value, Mapping) and value:
+        for key, each in value.items():
+            yield from leaves(each, f"{path}.{key}")
+    elif isinstance(value, Sequence) and not isinstance(value, str) and value:
+        for place, each in enumerate(value):
+            name = each.get("name", place) if isinstance(each, Mapping) else place
+            if isinstance(each, dict) and each.keys() == {"name", "value"}:
+                yield f"{path}[{name}]", clip(str(each["value"]), 100)
+            else:
+                yield from leaves(each, f"{path}[{name}]")
+    else:
+        shown = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        yield path, clip(" ".join(shown.split()), 100)

@@ -8,7 +8,11 @@ from typing import Final, NamedTuple
 
 from marway.errors import InvalidInput
 from marway_archiver.adopt.found import Found, Kind
+from marway_archiver.adopt.sources.kube.kserve import is_kserve, read_kserve
+from marway_archiver.adopt.sources.kube.modelmesh import is_modelmesh, read_modelmesh
+from marway_archiver.adopt.sources.mlserver import is_mlserver, read_mlserver
 from marway_archiver.adopt.sources.torchserve import is_torchserve, read_torchserve
+from marway_archiver.adopt.sources.triton import is_triton, read_triton
 from marway_archiver.adopt.sources.wish import Wish
 
 __all__ = ["KINDS", "read_source"]
@@ -23,6 +27,10 @@ class _Reader(NamedTuple):
 
 
 KINDS: Final[Mapping[Kind, _Reader]] = {
+    "kserve": _Reader(is_kserve, read_kserve, "YAML with an InferenceService"),
+    "mlserver": _Reader(is_mlserver, read_mlserver, "a directory with a model-settings.json in it or below"),
+    "modelmesh": _Reader(is_modelmesh, read_modelmesh, "YAML with a Predictor, or an InferenceService in its mode"),
+    "triton": _Reader(is_triton, read_triton, "a directory of models with config.pbtxt and versions such as 1/"),
     "torchserve": _Reader(is_torchserve, read_torchserve, "a model store, a config.properties or a snapshot (.cfg)"),
 }
 

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -19,7 +19,7 @@ from marway.objects.s3.failures import VENDOR_ERRORS, explain, is_of_credentials
 if TYPE_CHECKING:
     from botocore.client import BaseClient
 
-__all__ = ["Clients", "parse_url"]
+__all__ = ["Access", "Clients", "parse_url"]
 
 _BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _CONNECT_TIMEOUT_S: Final = 5
@@ -30,6 +30,16 @@ _RENEW_S: Final = 5.0
 """How often credentials that the store refuses, or that there are none of, are looked for anew."""
 _REGION_OFF_AWS: Final = "us-east-1"
 """A signature needs some region; stores that are not AWS take any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How one store is reached, in the place of what the environment says of all: endpoint, keys and region."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    endpoint: str | None = None
+    region: str | None = None
 
 
 def parse_url(url: str) -> tuple[str, str]:
@@ -76,8 +86,9 @@ class _Made:
 class Clients:
     """Makes the client of the store at ``url``: a new one in a fork, and where its credentials are no longer taken."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, access: Access | None = None) -> None:
         self._url = url
+        self._access = access
         self._making = threading.Lock()
         self._made: _Made | None = None
 
@@ -93,15 +104,19 @@ class Clients:
             with self._making:
                 made = self._made
                 if made is None or not made.is_usable():
-                    client, has_credentials = _make_client(self._url)
+                    client, has_credentials = _make_client(self._url, self._access)
                     made = self._made = _Made(client, os.getpid(), time.monotonic(), refused=not has_credentials)
                     client.meta.events.register("after-call.s3", made.note_reply)
         return made.client
 
 
-def _make_client(url: str) -> tuple[BaseClient, bool]:
+def _make_client(url: str, access: Access | None) -> tuple[BaseClient, bool]:
     """Return a client that makes each call once (the caller decides what is sent again), and if it has credentials."""
     try:
+        if access is not None:
+            session = boto3.session.Session(access.access_key, access.secret_key, region_name=access.region)
+            path_style = access.endpoint is not None and not _is_aws(access.endpoint)
+            return _client(session, path_style=path_style, endpoint=access.endpoint), True
         # A session of its own: boto3's default one is shared and not made for threads.
         session = boto3.session.Session()
         named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
@@ -118,12 +133,13 @@ def _make_client(url: str) -> tuple[BaseClient, bool]:
     return client, has_credentials
 
 
-def _client(session: boto3.session.Session, *, path_style: bool) -> BaseClient:
+def _client(session: boto3.session.Session, *, path_style: bool, endpoint: str | None = None) -> BaseClient:
     region = os.environ.get("AWS_REGION") or session.region_name or _REGION_OFF_AWS
     options: dict[str, Any] = {"addressing_style": "path"} if path_style else {}
     return session.client(
         "s3",
         region_name=region,
+        endpoint_url=endpoint,
         config=Config(
             signature_version="s3v4",
             connect_timeout=_CONNECT_TIMEOUT_S,

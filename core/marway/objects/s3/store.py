@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final, TypeVar, cast
 
 from marway.errors import RegistryUnavailable
 from marway.objects.base import PROBES, ObjectChanged, ObjectExists, ObjectMissing, Progress, StoredObject
-from marway.objects.s3.client import Clients, parse_url
+from marway.objects.s3.client import Access, Clients, parse_url
 from marway.objects.s3.reader import ObjectReader
 from marway.objects.s3.retries import Found, conditional_write, patiently
 from marway.objects.s3.upload import upload
@@ -34,6 +34,7 @@ class S3Store:
 
     Args:
         url: ``s3://bucket/prefix``.
+        access: Keys and endpoint, in the place of those that the environment names.
 
     Raises:
         InvalidSettings: The URL, or an AWS variable, cannot be used.
@@ -41,10 +42,10 @@ class S3Store:
 
     parallel_reads = True
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, access: Access | None = None) -> None:
         self._bucket, self._prefix = parse_url(url)
         self._url = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
-        self._clients = Clients(self._url)
+        self._clients = Clients(self._url, access)
         self._locks: dict[str, threading.Lock] = {}
 
     @property

@@ -1,0 +1,1 @@
+"""KServe and ModelMesh: objects of Kubernetes, as YAML, and the storages that they name."""
