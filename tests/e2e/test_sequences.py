@@ -28,6 +28,7 @@ maxWorkers: 2
 batchSize: 4
 sequenceBatching: true
 sequenceMaxIdleMSec: 60000
+maxNumSequence: 100
 maxSequenceJobQueueSize: 10
 mine: 1
 """
