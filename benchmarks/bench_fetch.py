@@ -30,10 +30,10 @@ PARALLEL_FROM_MIB = 4
 
 
 def fetch(url: str, sha256: str, size: int, streams: int, directory: str) -> float:
+    from marway.archive_store import ArchiveStore, download
     from marway.objects import open_store
     from marway.records import ArchiveRef
     from marway.registry import Registry
-    from marway_sidecar.archives import ArchiveStore, download
 
     download.PARALLEL_FROM_BYTES = PARALLEL_FROM_MIB * MIB  # type: ignore[misc]
     remote = open_store(url)

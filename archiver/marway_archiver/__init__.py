@@ -10,7 +10,9 @@ from marway_archiver.proving.examples import Example
 from marway_archiver.proving.proof import PackProof
 from marway_archiver.proving.runs import ProofPlan
 from marway_archiver.publishing.bundles import publish_bundle
+from marway_archiver.publishing.graphs import publish_graph
 from marway_archiver.publishing.publish import publish, publish_archive
+from marway_archiver.publishing.tables import publish_table
 from marway_archiver.verify import Verification, verify_archive
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "publish",
     "publish_archive",
     "publish_bundle",
+    "publish_graph",
+    "publish_table",
     "repack",
     "verify_archive",
 ]

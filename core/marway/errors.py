@@ -23,7 +23,8 @@ table (`marway.wire.problems` for HTTP).
     │   ├── VersionNotFound
     │   ├── LabelNotFound
     │   ├── PodNotFound
-    │   └── RolloutNotFound       a label that was never rolled out
+    │   ├── RolloutNotFound       a label that was never rolled out
+    │   └── SequenceNotFound      a sequence of requests whose state is gone, or was never there
     ├── Conflict                  the change asked for clashes with what is there
     │   ├── AnswersDiffer         a pod loaded a version, and it answered its golden examples otherwise
     │   ├── ContractBroken        a version that does not answer as a consumer of the model relies on
@@ -92,6 +93,7 @@ __all__ = [
     "RequestTooSlow",
     "RolloutNotFound",
     "RuntimeDown",
+    "SequenceNotFound",
     "StateConflict",
     "Unauthenticated",
     "Unavailable",
@@ -133,12 +135,7 @@ class MarwayError(Exception):
             cls.code, cls.title = code, title or code.replace("_", " ").capitalize()
 
     def __init__(
-        self,
-        message: str,
-        *,
-        model: str | None = None,
-        version: str | None = None,
-        retry_after_s: float | None = None,
+        self, message: str, *, model: str | None = None, version: str | None = None, retry_after_s: float | None = None
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -200,6 +197,9 @@ class PodNotFound(NotFound, code="pod_not_found"): ...
 
 
 class RolloutNotFound(NotFound, code="rollout_not_found"): ...
+
+
+class SequenceNotFound(NotFound, code="sequence_not_found"): ...
 
 
 class Conflict(MarwayError, code="conflict"): ...

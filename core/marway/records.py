@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainSerializer, model_serializer
 
+from marway.archives.sequences import SequenceSettings
 from marway.environments.lock import EnvironmentLock
 from marway.errors import clip
 from marway.features.summaries import FeatureSummary
@@ -113,6 +114,8 @@ class VersionRecord(Frozen):
     handler: str = ""  # none in a bundle
     serving: ServingSettings = ServingSettings()
     signature: Signature = Signature()
+    sequences: SequenceSettings | None = None
+    """How its handler's state is kept from one request of a sequence to the next; None for one that keeps none."""
     golden_sha256: Sha256 | None = None
     environments: tuple[EnvironmentLock, ...] = ()  # its requirements, for each Python and platform locked for
     training: TrainingFacts = TrainingFacts()

@@ -10,10 +10,10 @@ import jmespath
 from jmespath.exceptions import JMESPathError
 from pydantic import AfterValidator, Field, model_validator
 
-from marway.errors import clip
+from marway.errors import InvalidReference, clip
 from marway.features.walking import root_of
 from marway.redaction import check_redaction
-from marway.refs import check_engine
+from marway.refs import check_engine, parse_reference
 from marway.stored import Frozen
 
 __all__ = ["DriftRule", "EngineName", "QualityRule", "ServingSettings", "period"]
@@ -47,6 +47,16 @@ def _checked_path(text: str) -> str:
         jmespath.compile(text)
     except JMESPathError as exc:
         raise ValueError(f"{clip(text, 100)!r} is no JMESPath: {clip(' '.join(str(exc).split()), 200)}") from exc
+    return text
+
+
+def _checked_fallback(text: str) -> str:
+    try:
+        named = parse_reference(text)
+    except InvalidReference as exc:
+        raise ValueError(exc.message) from exc
+    if named.selector is None:
+        raise ValueError(f"{clip(text, 100)!r} names no version: give MODEL/VERSION or MODEL/LABEL")
     return text
 
 
@@ -179,6 +189,10 @@ class ServingSettings(Frozen):
     pool: str | None = None
     engine: EngineName | None = None
     """Pods of this backend alone serve the version; None means all pods that serve the backend of its record."""
+    fallback: Annotated[str, AfterValidator(_checked_fallback)] | None = None
+    """`MODEL/VERSION` or `MODEL/LABEL`: who answers where there is no room for a request, or no answer in time."""
+    fallback_after_s: Annotated[float, Field(gt=0)] | None = None
+    """How long a request waits for its own version's answer before the fallback is asked; None means to its end."""
 
     observe: Literal["off", "metadata", "bodies"] = "metadata"
     """What gateways keep of predictions: nothing, what is known of them, or inputs and outputs as well."""
@@ -193,6 +207,17 @@ class ServingSettings(Frozen):
     """How good answers must turn out to be."""
     drift: DriftRule | None = None
     """What inputs and outputs are compared with, all the time; None means with nothing."""
+
+    def problem(self) -> str | None:
+        """Return which of the settings cannot be with the others, as a sentence; None where all can."""
+        if self.max_workers is not None and self.min_workers > self.max_workers:
+            return (
+                f"serving setting 'min_workers' would be {self.min_workers}, more than 'max_workers', which is "
+                f"{self.max_workers}"
+            )
+        if self.fallback_after_s is not None and self.fallback is None:
+            return "serving setting 'fallback_after_s' says when the 'fallback' is asked, and there is none"
+        return None
 
     def override(self, changes: ServingSettings | None) -> ServingSettings:
         """Return these settings with the fields that ``changes`` was given put in their place."""

@@ -19,6 +19,8 @@ OBSERVATIONS: Final = pa.schema(
         pa.field("prediction_id", pa.string(), nullable=False),  # ULID, `X-Prediction-Id` of the answer
         pa.field("request_id", pa.string()),
         pa.field("group_id", pa.string()),
+        pa.field("graph", pa.string()),  # prediction id of the graph that asked; null where a caller did
+        pa.field("node", _NAME),  # by which of its nodes
         pa.field("at", _TIME, nullable=False),  # when the answer ended
         pa.field("version", _NAME, nullable=False),
         pa.field("label", _NAME),  # that led to the version; null where it was named

@@ -100,6 +100,7 @@ def new_app(
     gateway: Gateway | None,
     token_file: FilePath | None,
     guard: HostGuard | None = None,
+    uploads: frozenset[str] = frozenset(),
     cors: Cors | None = None,
 ) -> tuple[FastPathApp, CurrentGateway]:
     """Return an app with what the public and the admin port share, and a function that gives its gateway.
@@ -109,6 +110,7 @@ def new_app(
         gateway: What serves; without it the app can be asked for nothing but its document.
         token_file: The file with the tokens that it wants, or None.
         guard: Says which hosts and origins may ask for what, on a port that takes only JSON; None lets everybody.
+        uploads: Content types that such a port takes at `POST /models` as well.
         cors: Says which web pages may send what browsers ask for first; None leaves such questions to the routes.
     """
 
@@ -121,7 +123,7 @@ def new_app(
     if cors is not None:
         checks.append(partial(answer_preflight, cors))
     if guard is not None:
-        checks.append(partial(check_admin_request, guard))
+        checks.append(partial(check_admin_request, guard, uploads))
     if token_file is not None and gateway is not None:
         checks.append(partial(check_request, gateway.token_files[token_file]))
     app = FastPathApp(

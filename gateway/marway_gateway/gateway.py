@@ -29,6 +29,8 @@ from marway_gateway.events.history import HistoryScan
 from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.feedback.log import FeedbackLog
 from marway_gateway.graph.copies import GraphCopies
+from marway_gateway.graph.documents import Documents
+from marway_gateway.graph.graphs import Graphs
 from marway_gateway.graph.parts import Parts
 from marway_gateway.graph.releasing import GraphReleases
 from marway_gateway.health import Readiness
@@ -44,6 +46,7 @@ from marway_gateway.placement.pod_api import PodApi
 from marway_gateway.placement.pod_watch import PodWatcher
 from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.cache import AnswerCache
+from marway_gateway.predict.fallback import Fallbacks
 from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.predict.retry import Retries, RetryBudget
 from marway_gateway.settings import GatewaySettings, PodAddress
@@ -70,6 +73,7 @@ class Gateway:
     resolver: Resolver
     pods: PodSet
     predictor: Predictor
+    graphs: Graphs
     converters: Converters
     readiness: Readiness
     telemetry: Telemetry
@@ -200,9 +204,10 @@ async def open_gateway(
         stack.callback(history.close)
         writer = RegistryWriter(registry, resolver, changed=history.changed if settings.duties else None)
         stack.push_async_callback(writer.aclose)
-        graph_releases = GraphReleases(
-            lambda: predictor, Parts(lambda record: reader.call(registry.graph, record), resolver), reader
-        )
+        documents = Documents(reader, clock=clock)
+        stack.push_async_callback(documents.aclose)
+        graphs = Graphs(documents, telemetry, max_bytes=settings.max_body_bytes)
+        graph_releases = GraphReleases(lambda: predictor, Parts(documents, resolver), reader)
         loader = Loader(pods, api, writer, graph_releases, algorithm_pools=settings.algorithm_pools)
         contracts = ContractChecks(loader, upstream, writer)
         rollouts = Rollouts()
@@ -259,6 +264,8 @@ async def open_gateway(
             transport=upstream,
             division=Division(pods, settings.algorithm_pools),
             copies=copies,
+            fallbacks=Fallbacks(resolver, pods, telemetry, settings.algorithm_pools),
+            graphs=graphs,
             retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
             algorithm_pools=settings.algorithm_pools,
         )
@@ -268,6 +275,7 @@ async def open_gateway(
             resolver=resolver,
             pods=pods,
             predictor=predictor,
+            graphs=graphs,
             converters=converters,
             readiness=Readiness(
                 pods,

@@ -80,6 +80,12 @@ _OF_PREDICTIONS: Final[Json] = {
         "schema": {"type": "string", "enum": ["base", "candidate"]},
         "example": "base",
     },
+    "X-Marway-Fallback": {
+        "description": "`MODEL/VERSION` that was asked in the place of the one that had no room, or had not answered "
+        "in time: its serving settings name it as `fallback`.",
+        "schema": {"type": "string"},
+        "example": "intent-small/1.0",
+    },
 }
 _TITLES: Final = {
     400: "The request is wrong; `detail` says how.",

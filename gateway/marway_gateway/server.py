@@ -1,4 +1,4 @@
-"""The gateway's process: the public, the admin and the gRPC port, from start to a clean stop."""
+"""The gateway's process: the public, the admin and the gRPC ports, from start to a clean stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ from marway_gateway.gateway import Gateway, open_gateway
 from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.peers import Peers
 from marway_gateway.settings import GatewaySettings
-from marway_gateway.surfaces.grpc.server import GrpcServer
+from marway_gateway.surfaces.grpc.server import GrpcServer, management, predictions
 from marway_http.http1.limits import ConnectionLimits
 from marway_http.http1.server import HttpServer, address_of, listening, spare_the_collector
 
@@ -37,11 +37,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where a gateway serves: two URLs, and HOST:PORT for gRPC."""
+    """Where a gateway serves: two URLs, and HOST:PORT for gRPC; `admin_grpc` is TorchServe's management API."""
 
     gateway: str
     admin: str
     grpc: str
+    admin_grpc: str | None = None
 
 
 def run(settings: GatewaySettings) -> None:
@@ -66,7 +67,7 @@ async def serve(
     on_ready: Callable[[Addresses], None],
     peers: Peers | None = None,
 ) -> None:
-    """Serve all three ports until ``stop``, then drain.
+    """Serve all ports until ``stop``, then drain.
 
     Args:
         settings: All of them.
@@ -89,9 +90,14 @@ async def serve(
         if peers is not None:
             await stack.enter_async_context(peers.answering(gateway.telemetry.metrics.registry))
             await _until_settled(gateway)
-        grpc_server = GrpcServer(gateway, host=settings.grpc_host, port=settings.grpc_port)
-        await grpc_server.start()
-        stack.push_async_callback(grpc_server.stop, 0.0)
+        grpc_server = GrpcServer(gateway, predictions(settings), host=settings.grpc_host, port=settings.grpc_port)
+        grpc_servers = [grpc_server]
+        if settings.torchserve_management:
+            host, port = settings.admin_host, settings.admin_grpc_port
+            grpc_servers.append(GrpcServer(gateway, management(settings), host=host, port=port))
+        for each in grpc_servers:
+            await each.start()
+            stack.push_async_callback(each.stop, 0.0)
         limits = ConnectionLimits(
             header_timeout_s=settings.header_timeout_s,
             body_timeout_s=settings.body_timeout_s,
@@ -112,6 +118,7 @@ async def serve(
             gateway=f"http://{address_of(public_socket)}",
             admin=f"http://{address_of(admin_socket)}",
             grpc=f"{_bracketed(settings.grpc_host)}:{grpc_server.port}",
+            admin_grpc=f"{_bracketed(settings.admin_host)}:{grpc_servers[-1].port}" if grpc_servers[1:] else None,
         )
         try:
             starting = asyncio.create_task(_until_up(public, admin), name="starting")
@@ -130,7 +137,7 @@ async def serve(
             drain_s = min(settings.drain_timeout_s, _ORPHAN_DRAIN_S) if stop.orphaned else settings.drain_timeout_s
             public.stop(math.ceil(drain_s))
             admin.stop(math.ceil(drain_s))
-            await asyncio.gather(*serving, grpc_server.stop(drain_s))
+            await asyncio.gather(*serving, *(each.stop(drain_s) for each in grpc_servers))
 
 
 def check_admin_port(settings: GatewaySettings) -> None:
@@ -174,7 +181,7 @@ def _bracketed(host: str) -> str:
 
 def _say_ready(addresses: Addresses) -> None:
     spare_the_collector()
-    fields = {"gateway": addresses.gateway, "admin": addresses.admin, "grpc": addresses.grpc}
+    fields = {name: value for name, value in asdict(addresses).items() if value is not None}
     _log.info("ready", extra={"fields": fields})
 
 

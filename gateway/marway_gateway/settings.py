@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from marway.settings import ComponentSettings
 from marway_gateway.pod_addresses import PodAddress, PodService, PodSlices, parse_pods
+from marway_gateway.source_places import parse_sources
 from marway_http.hosts import parse_hosts, parse_origins
 
 __all__ = ["GatewaySettings", "PodAddress", "PodService", "PodSlices"]
@@ -62,6 +63,23 @@ class GatewaySettings(ComponentSettings):
     """Address of the gRPC port. Loopback, as for the public port."""
     grpc_port: Port = 8002
     """gRPC port; 0 picks a free one. Next to the admin port."""
+
+    admin_grpc_port: Port = 8003
+    """Port of TorchServe's management API over gRPC, at `admin_host`, where `torchserve_management` is on; 0 picks a
+    free one. Next to the gRPC port."""
+
+    torchserve_management: bool = False
+    """Whether the admin port serves TorchServe's management API, for tools that call it; `GET /models` and
+    `/models/{model}` there are TorchServe's then. Off, as Marway's own verbs do the same and more."""
+    torchserve_management_sources: Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_sources)] = ()
+    """Where that API may take archives from beside the registry and a call's own body, in a list or with commas between
+    them: directories as `file:///model-store`, beginnings of addresses as `https://models.example.com/`. None by
+    default: whoever may name any address has the gateway fetch it."""
+    torchserve_management_archive_bytes: Bytes = 4 * 1024**3
+    """Largest archive in bytes that it takes as a body or downloads. 4 GiB: it passes through a temporary file."""
+    torchserve_management_unregister: Literal["unload", "tombstone"] = "unload"
+    """What its unregister does: unloads a version, which the next request loads again, or deletes it for good. Unload,
+    as what is deleted never comes back under its version."""
 
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that share the three ports, Linux only. 1, which uses one processor; each is a gateway of its own, with

@@ -12,11 +12,11 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from marway import __version__
+from marway.archive_store import FetchOutcome
 from marway.wire.envelope import Answer
 from marway.wire.headers import NONFINITE
 from marway.wire.runtime import DeathReason, WorkerDeaths
 from marway_http.loop_watch import BUCKETS_S
-from marway_sidecar.archives import FetchOutcome
 from marway_sidecar.handler_metrics import HandlerMetrics
 
 __all__ = ["SidecarMetrics"]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final
 
+from marway.archive_store import ArchiveStore, FetchOutcome
 from marway.errors import Draining, MarwayError, RuntimeDown
 from marway.process.allocator import give_back_freed_memory
 from marway.refs import new_ulid
@@ -15,7 +16,6 @@ from marway.resolve import RegistryReader, Resolver
 from marway.wire.pods import PodEvent, PodStatus
 from marway_http.loop_watch import watch_loop
 from marway_sidecar.api.predict import Predictor
-from marway_sidecar.archives import ArchiveStore, FetchOutcome
 from marway_sidecar.backends.installed import open_backend
 from marway_sidecar.backends.model_directory import hold_directory
 from marway_sidecar.backends.watch import ServerWatch

@@ -16,7 +16,7 @@ from marway_archiver import publish
 from support.fetching import IN_TMPFS
 from support.up import Up
 
-# Extended: tests/sidecar/archives/test_faults.py, in process.
+# Extended: tests/core/archive_store/test_faults.py, in process.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400), pytest.mark.extended]
 MODELS = Path(__file__).parent / "models"
 MIB = 1024 * 1024

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from marway.archive_store import ArchiveStore, FetchOutcome
 from marway.records import ArchiveKind, ArchiveRef, VersionRecord
 from marway.registry import Registry
-from marway_sidecar.archives import ArchiveStore, FetchOutcome
 from support.registry import publisher
 
 __all__ = ["MIB", "Observed", "fetched", "names", "published"]

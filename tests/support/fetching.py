@@ -17,12 +17,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from marway.archive_store import ArchiveStore, download
 from marway.errors import MarwayError
 from marway.objects import open_store
 from marway.objects.files import Files
 from marway.records import ArchiveRef
 from marway.registry import Registry
-from marway_sidecar.archives import ArchiveStore, download
 
 __all__ = ["FILLER", "IN_TMPFS", "Process", "Wish", "fetching"]
 

@@ -109,4 +109,6 @@ class GatewayProcess:
             self._said.append(line)
             record = json.loads(line)
             if record["message"] == "ready":
-                self.addresses = {name: record[name] for name in ("gateway", "admin", "grpc")}
+                self.addresses = {
+                    name: record[name] for name in ("gateway", "admin", "grpc", "admin_grpc") if name in record
+                }

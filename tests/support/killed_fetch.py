@@ -14,10 +14,10 @@ import sys
 import traceback
 from pathlib import Path
 
+from marway.archive_store import ArchiveStore, download
 from marway.objects import DirectoryStore
 from marway.records import VersionRecord
 from marway.registry import Registry
-from marway_sidecar.archives import ArchiveStore, download
 from support.archives import MIB, names, published
 from support.killed_publish import Countdown, KillingFiles, opened
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from marway.archive_store import ArchiveStore
 from marway.deadline import Deadline
 from marway.records import VersionRecord
 from marway.registry import Registry
 from marway.serving import ServingSettings
 from marway.settings import load_settings
 from marway.wire.envelope import Part, Row
-from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.changes import Changes
 from marway_sidecar.lifecycle import ModelPool, Warm
 from marway_sidecar.metrics import SidecarMetrics

@@ -25,7 +25,15 @@ from marway_archiver.verify import golden_beside
 
 __all__ = ["Terms", "adopt", "as_planned", "planned"]
 
-_COMPARED: Final = ("min_workers", "max_workers", "load_timeout_s", "predict_timeout_s", "protocol", "pods")
+_COMPARED: Final = (
+    "min_workers",
+    "max_workers",
+    "max_batch_rows",
+    "load_timeout_s",
+    "predict_timeout_s",
+    "protocol",
+    "pods",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from marway.archives.entries import Entry
-from marway.errors import InvalidArchive
+from marway.archives.entries import Entry, read_all, shown
+from marway.errors import InvalidArchive, InvalidGraph
+from marway.graphs import GRAPH_BACKEND, GRAPH_FILE, TABLE_BACKEND, check_graph, parse_graph
+from marway.graphs.document import DOCUMENT_BYTES_MAX
+from marway.graphs.tables import COLUMNS_BYTES_MAX, COLUMNS_FILE, TABLE_FILE, parse_columns
 from marway_archiver.bundles.layout import Layout, folders
 from marway_archiver.bundles.open_inference import check_open_inference
 
@@ -18,14 +21,14 @@ _SAVED_MODELS: Final = ("saved_model.pb", "saved_model.pbtxt")
 def check_layout(backend: str, files: Mapping[str, Entry]) -> Layout:
     """Check a model's directory, its files by their names in it; of a server that Marway does not know, any is taken.
 
-    None at all are right for each: the server has the model from elsewhere.
+    None at all are right for each that runs elsewhere: the server has the model.
 
     Raises:
         InvalidArchive: The servers of ``backend`` could not load it; one sentence says what they want.
     """
-    if not files:
-        return Layout()
     rule = _RULES.get(backend)
+    if not files and backend not in _NEEDED:
+        return Layout()
     return Layout() if rule is None else rule(files)
 
 
@@ -52,7 +55,34 @@ def saved_model_folder(names: Mapping[str, Entry]) -> str | None:
     return found[0] if found else None
 
 
+def _graph(files: Mapping[str, Entry]) -> Layout:
+    document = files.get(GRAPH_FILE)
+    if document is None:
+        raise InvalidArchive(f"it is no graph: there is no {GRAPH_FILE}; `marway graph publish` packs one")
+    if other := next((name for name in files if name != GRAPH_FILE), None):
+        raise InvalidArchive(f"{shown(other)}: a graph is its {GRAPH_FILE} alone")
+    try:
+        problems = check_graph(parse_graph(read_all(document, DOCUMENT_BYTES_MAX)))
+    except InvalidGraph as exc:
+        raise InvalidArchive(exc.message) from exc
+    if problems:
+        raise InvalidArchive("; ".join(problems))
+    return Layout()
+
+
+def _table(files: Mapping[str, Entry]) -> Layout:
+    if files.keys() != {COLUMNS_FILE, TABLE_FILE}:
+        raise InvalidArchive(
+            f"it is no table, which is {COLUMNS_FILE} and {TABLE_FILE}: `marway table publish` makes one"
+        )
+    return Layout(signature=parse_columns(read_all(files[COLUMNS_FILE], COLUMNS_BYTES_MAX)).signature)
+
+
+_NEEDED: Final = (GRAPH_BACKEND, TABLE_BACKEND)
+"""Backends whose versions are their files: no server has them from elsewhere."""
 _RULES: Final[Mapping[str, Callable[[Mapping[str, Entry]], Layout]]] = {
+    GRAPH_BACKEND: _graph,
     "open-inference": check_open_inference,
+    TABLE_BACKEND: _table,
     "tensorflow-serving": _tensorflow,
 }

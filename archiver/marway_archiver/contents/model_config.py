@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 import yaml
 
-from marway.archives.rules import NOT_SERVED, Calling, calling_of
+from marway.archives.rules import NOT_SERVED, Calling, calling_of, sequence_problem
+from marway.archives.sequences import SEQUENCE_KEYS, SequenceSettings, sequences_of
 from marway.errors import InvalidArchive, clip
 from marway_archiver.contents.yaml_document import Wrong, composed
 
@@ -53,6 +54,7 @@ class ModelConfig:
         startup_timeout_s: Likewise.
         device_type: `cpu`, `gpu` or None.
         calling: How the handler is called: one call at a time, many at once, or all rows again and again.
+        sequences: How it keeps sequences, if it does.
         warnings: What is allowed but surprises.
     """
 
@@ -64,6 +66,7 @@ class ModelConfig:
     startup_timeout_s: int = _TIMEOUT_S
     device_type: str | None = None
     calling: Calling = _ONE
+    sequences: SequenceSettings | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -126,6 +129,8 @@ _RULES: dict[str, _Rule | None] = {
     "micro_batching": _MAPPING,
     "asyncCommunication": _BOOLEAN,
     "continuousBatching": _BOOLEAN,
+    "sequenceBatching": _BOOLEAN,
+    **{key: _number(*bounds) for key, bounds in SEQUENCE_KEYS.items()},
     **dict.fromkeys(NOT_SERVED),
 }
 
@@ -175,14 +180,15 @@ def _parsed(data: bytes, label: str) -> ModelConfig:
     if low is not None and high is not None and low > high:
         message = f"minWorkers {low} is more than maxWorkers {high}: TorchServe would ignore both"
         raise Wrong(keys["minWorkers"], message)
-    if low is not None and (low, high) != (1, 1):
+    sequences = _sequences(keys, values)
+    if low is not None and (low, high) != (1, 1) and sequences is None:
         warnings.append(f"{label}: minWorkers {low}: TorchServe starts them at load, whatever the serving settings say")
     ways = {key: values.get(key, "").lower() == "true" for key in ("asyncCommunication", "continuousBatching")}
     if all(ways.values()):
         message = "asyncCommunication and continuousBatching: TorchServe would pass over the second; say one"
         raise Wrong(keys["continuousBatching"], message)
     calling = calling_of({**ways, "batchSize": batch})
-    if batch is not None and batch > 1 and calling.way != "continuous":
+    if batch is not None and batch > 1 and calling.way != "continuous" and sequences is None:
         warnings.append(
             f"{label}: batchSize {batch}: TorchServe lets a request wait up to {100 if delay is None else delay} ms "
             "for others; without it, Marway batches what waits anyway, with no delay"
@@ -196,8 +202,21 @@ def _parsed(data: bytes, label: str) -> ModelConfig:
         startup_timeout_s=number("startupTimeout") or _TIMEOUT_S,
         device_type=values.get("deviceType"),
         calling=calling,
+        sequences=sequences,
         warnings=tuple(warnings),
     )
+
+
+def _sequences(keys: dict[str, yaml.Node], values: dict[str, str]) -> SequenceSettings | None:
+    said = {key: text.lower() == "true" if _RULES[key] is _BOOLEAN else text for key, text in values.items()}
+    if said.get("sequenceBatching") is not True:
+        for key in SEQUENCE_KEYS.keys() & keys.keys():
+            raise Wrong(keys[key], f"{key} says nothing without sequenceBatching: true")
+        return None
+    if (problem := sequence_problem(said)) is not None:
+        raise Wrong(keys["sequenceBatching"], problem)
+    numbers = {key: int(values[key]) for key in (*SEQUENCE_KEYS, "batchSize", "maxWorkers") if key in values}
+    return sequences_of({"sequenceBatching": True, **numbers})
 
 
 def _check(key: str, node: yaml.Node) -> None:

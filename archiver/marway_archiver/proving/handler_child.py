@@ -69,6 +69,7 @@ def answer(service: Any, rows: list[Any]) -> dict[str, Any]:
     from marway.worker.calls import call_async_handler, call_handler, described_tensor
     from marway.worker.continuous import ContinuousBatch, answered_whole
     from marway.worker.requests import request_of
+    from marway.worker.sequences import alone, keeps_sequences
 
     context, sink, seconds = service.context, service.cl_socket, 0.0
     context.cl_socket = sink  # where a handler that answers in pieces sends them
@@ -90,6 +91,8 @@ def answer(service: Any, rows: list[Any]) -> dict[str, Any]:
         finally:
             seconds += time.perf_counter() - started
 
+    if keeps_sequences(context):
+        rows = [alone(row) for row in rows]
     requests = [request_of(replace(row, request_id=f"request-{index}")) for index, row in enumerate(rows)]
     way = calling_of(context.model_yaml_config or {}).way
     if way == "async":

@@ -102,6 +102,7 @@ def _record(
     name, version = packed.model
     warn(packed.warnings)
     try:
+        _check_sequences(packed, facts.serving)
         return VersionRecord(
             id=facts.id or new_model_id(),
             name=name,
@@ -110,6 +111,7 @@ def _record(
             handler=packed.handler,
             serving=_serving(packed, facts.serving),
             golden_sha256=None if golden is None else golden.sha256,
+            sequences=packed.config.sequences if isinstance(packed, PackedArchive) and packed.config else None,
             environments=locks,
             created_at=utc_now(),
             publisher=facts.publisher or this_user(),
@@ -227,9 +229,23 @@ def warn(warnings: Iterable[str]) -> None:
         logger.warning("warning: %s", warning, extra={"warning": warning})  # the command has its own way to say it
 
 
+def _check_sequences(packed: PackedArchive | PackedBundle, serving: ServingSettings) -> None:
+    """Refuse settings with which a version could not keep its sequences."""
+    if not isinstance(packed, PackedArchive) or packed.config is None or packed.config.sequences is None:
+        return
+    for refused, why in (
+        (serving.min_workers > 1, f"min_workers is {serving.min_workers}: it has one worker on each pod (`pods`)"),
+        (serving.cache, "cache is on: its answers depend on what was asked before"),
+        (serving.streaming or packed.streaming, "it answers in pieces: an answer is whole before the next is begun"),
+    ):
+        if refused:
+            raise InvalidArchive(f"{packed.path}: its configuration file says sequenceBatching, and {why}")
+
+
 def _check_workers(packed: PackedArchive, serving: ServingSettings) -> None:
     """Refuse an archive whose own configuration would beat the record: TorchServe starts what the archive says."""
-    wanted = packed.config.min_workers if packed.config is not None else None
+    config = packed.config
+    wanted = config.min_workers if config is not None and config.sequences is None else None
     if wanted is not None and serving.max_workers is not None and wanted > serving.max_workers:
         raise InvalidArchive(
             f"the archive's {packed.manifest.model.config_file} says minWorkers {wanted}, and the serving settings "

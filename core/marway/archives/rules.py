@@ -15,6 +15,7 @@ __all__ = [
     "NotServed",
     "calling_of",
     "expansion_problem",
+    "sequence_problem",
     "setting_problem",
 ]
 
@@ -27,6 +28,11 @@ _BOMB_FROM_BYTES: Final = 64 * 1024**2
 
 
 _CALLING: Final = ("asyncCommunication", "continuousBatching")
+_SEQUENCES: Final = "sequenceBatching"
+_NOT_RECORDED: Final = (
+    f"its configuration file says {_SEQUENCES}, of which its record knows nothing: it was published by a Marway that "
+    "kept no sequences; publish it as a new version"
+)
 
 
 def expansion_problem(size: int, expanded: int) -> str | None:
@@ -45,7 +51,6 @@ class NotServed(NamedTuple):
     off: bool = False
 
 
-_SEQUENCE = NotServed("the gateway places every request on its own, and a sequence must stay on one worker", off=True)
 _PARALLEL = NotServed(
     "torchrun would start several processes for one worker, on devices of its own choice, which Marway can neither end "
     "together nor count; serve a model that needs several GPUs with a server made for that, or split it in the handler"
@@ -53,13 +58,8 @@ _PARALLEL = NotServed(
 
 NOT_SERVED: Final[Mapping[str, NotServed]] = MappingProxyType(
     {
-        "maxNumSequence": _SEQUENCE,
-        "maxSequenceJobQueueSize": _SEQUENCE,
         "parallelLevel": _PARALLEL,
         "parallelType": _PARALLEL,
-        "sequenceBatching": _SEQUENCE,
-        "sequenceMaxIdleMSec": _SEQUENCE,
-        "sequenceTimeoutMSec": _SEQUENCE,
         "torchrun": _PARALLEL,
         "useVenv": NotServed(
             "a worker of a virtual environment of its own would not understand what it is sent; what the archive's "
@@ -71,16 +71,32 @@ NOT_SERVED: Final[Mapping[str, NotServed]] = MappingProxyType(
 """By name. TorchServe takes them, and then every prediction fails, or only the first piece of an answer comes."""
 
 
-def setting_problem(config: Mapping[str, Any]) -> str | None:
-    """Return what an archive's configuration file says that is not served, and why that is, or None."""
+def setting_problem(config: Mapping[str, Any], *, sequences: bool = False) -> str | None:
+    """Return what an archive's configuration file says that is not served, and why that is, or None.
+
+    ``sequences`` is whether its record says that it keeps sequences.
+    """
     for key in sorted(NOT_SERVED.keys() & config.keys()):
         if config[key] is not False or not NOT_SERVED[key].off:
             return f"its configuration file says {key}, which is not served: {NOT_SERVED[key].why}"
-    for key in _CALLING:
+    for key in (*_CALLING, _SEQUENCES):
         if not isinstance(config.get(key, False), bool):
             return f"its configuration file says {key}, which is neither true nor false"
     if all(config.get(key) for key in _CALLING):
         return f"its configuration file says {' and '.join(_CALLING)}: TorchServe would pass over the second; say one"
+    if config.get(_SEQUENCES):
+        return sequence_problem(config) or (None if sequences else _NOT_RECORDED)
+    return None
+
+
+def sequence_problem(config: Mapping[str, Any]) -> str | None:
+    """Return why an archive whose configuration file says `sequenceBatching` cannot be served so, or None."""
+    for key in _CALLING:
+        if config.get(key) is True:
+            return (
+                f"its configuration file says {_SEQUENCES} and {key}, of which Marway serves one: with {key} requests "
+                "of one sequence would be under way together"
+            )
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from marway.graphs.checking import DEPTH_MAX, GraphReference, Published, check_graph, pinned, references
 from marway.graphs.document import GRAPH_BACKEND, GRAPH_FILE, TABLE_BACKEND, Graph, encode_graph, parse_graph
+from marway.graphs.drawing import draw_graph
 from marway.graphs.nodes import (
     Case,
     Fallback,
@@ -36,6 +37,7 @@ __all__ = [
     "SplitterNode",
     "SwitchNode",
     "check_graph",
+    "draw_graph",
     "encode_graph",
     "fetch_graph",
     "parse_graph",

@@ -16,10 +16,12 @@ class Looks(NamedTuple):
 
     Attributes:
         nodes: The names in its `nodes.NAME`, in the order of their first.
+        request: Whether it looks at `request`.
         problems: Why it can never mean anything, or not one thing; one sentence without a subject each.
     """
 
     nodes: tuple[str, ...]
+    request: bool
     problems: tuple[str, ...]
 
 
@@ -35,7 +37,7 @@ def looks_of(expression: str) -> Looks:
     """Return what a JMESPath expression, which is known to be one, looks at."""
     walk = _Walk()
     walk.whole(jmespath.compile(expression).parsed, _Value.ROOT)
-    return Looks(tuple(dict.fromkeys(walk.nodes)), tuple(dict.fromkeys(walk.problems)))
+    return Looks(tuple(dict.fromkeys(walk.nodes)), walk.request, tuple(dict.fromkeys(walk.problems)))
 
 
 class _Walk:
@@ -43,6 +45,7 @@ class _Walk:
 
     def __init__(self) -> None:
         self.nodes: list[str] = []
+        self.request = False
         self.problems: list[str] = []
 
     def whole(self, tree: Any, on: _Value) -> None:
@@ -86,7 +89,9 @@ class _Walk:
         if on is _Value.ROOT:
             if name == "nodes":
                 return _Value.NODES
-            if name != "request":
+            if name == "request":
+                self.request = True
+            else:
                 self.problems.append(f"names {name!r}, and there are `request` and `nodes` alone")
         elif on is _Value.NODES:
             self.nodes.append(name)

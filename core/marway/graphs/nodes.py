@@ -55,6 +55,8 @@ def _checked_expression(text: str) -> str:
 
 NodeName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 """A name that JMESPath takes without quotes."""
+FieldName = Annotated[str, Field(pattern=r"^[ !#-\[\]-~]{1,100}$")]
+"""A name of a form's field that needs no escaping."""
 ModelName = Annotated[str, AfterValidator(_as_value_error(check_model_name))]
 Selector = Annotated[str, AfterValidator(_as_value_error(_checked_selector))]
 Expression = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_checked_expression)]
@@ -125,6 +127,8 @@ class ModelNode(_Node):
         content_type: Of what ``input`` selects: JSON, or text that is sent as it is.
         tensors: The node speaks tensors (Open Inference Protocol): which output of the node before it becomes which
             input, by name; their bytes are passed as they are. None: it is given bytes.
+        parts: The node is given a form: by field, the node whose answer it is, byte for byte. The field `body` alone is
+            no form, but that answer as it is, without a content type.
     """
 
     kind: Literal["model"]
@@ -134,16 +138,18 @@ class ModelNode(_Node):
     input: Expression | None = None
     content_type: Literal["application/json", "text/plain"] = "application/json"
     tensors: Mapping[str, str] | None = None
+    parts: Annotated[Mapping[FieldName, NodeName], Field(min_length=1, max_length=64)] | None = None
 
     @property
     def expressions(self) -> tuple[str, ...]:
-        """Its JMESPath expressions."""
-        return () if self.input is None else (self.input,)
+        """Its JMESPath expressions; each answer that is a part of its input is looked at as by one."""
+        parts = tuple(f"nodes.{each}" for each in (self.parts or {}).values())
+        return parts if self.input is None else (self.input,)
 
     @model_validator(mode="after")
     def _is_given_one_thing(self) -> ModelNode:
-        if self.tensors is not None and self.input is not None:
-            raise ValueError("give either input or tensors")
+        if sum(given is not None for given in (self.tensors, self.input, self.parts)) > 1:
+            raise ValueError("give one of input, tensors and parts")
         if self.input is None and "content_type" in self.model_fields_set:
             raise ValueError("content_type is of what input selects, and there is no input")
         return self

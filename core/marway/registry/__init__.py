@@ -14,6 +14,7 @@
     proofs/<archive digest>/<ulid>.json                  create-only, Proof that a server loaded it
     checks/<archive digest>/<ulid>.json                  create-only, Proof of another kind, such as a replay
     contracts/<name>/<ulid>.json                         create-only, Contract of a consumer
+    pins/<model>/<version>/<graph>/<its version>.json    create-only, Pin: that a graph names a version
     gc/<key of another object>                           compare-and-swap, GcMark
     rollouts/<model>/<rollout>/rollout.json              create-only, RolloutRecord
     rollouts/<model>/<rollout>/evidence/<process>.json   what one gateway process has counted

@@ -24,6 +24,7 @@ from marway.records import GcMark, VersionRecord, utc_now
 from marway.refs import new_ulid
 from marway.registry import keys
 from marway.registry.encoding import decode
+from marway.registry.graphs import stands
 from marway.registry.traffic.expiring import ExpiringRollouts
 
 __all__ = ["GRACE", "GarbageCollection", "GcReport"]
@@ -45,7 +46,7 @@ class GcReport:
         waiting: Marked earlier, not yet for a day.
         deleted: Deleted, with their proofs.
         kept: Marked earlier, in use again.
-        swept: Temporary files, unfinished uploads and contracts of writes that were interrupted.
+        swept: Temporary files, unfinished uploads, contracts and pins of writes that were interrupted.
     """
 
     marked: list[str] = field(default_factory=list)
@@ -88,6 +89,7 @@ class GarbageCollection(ExpiringRollouts):
         if condemned:
             self._execute(condemned, report)
         report.swept.extend(self._contracts_left(now, dry_run=dry_run))
+        report.swept.extend(self._pins_left(now, dry_run=dry_run))
         report.expired.extend(self._rollouts_over(now, dry_run=dry_run))
         report.swept.extend(self._store.sweep(older_than_s=GRACE.total_seconds(), dry_run=dry_run))
         return report
@@ -103,6 +105,15 @@ class GarbageCollection(ExpiringRollouts):
                     if not dry_run:
                         self._store.delete(key)
                     yield key
+
+    def _pins_left(self, now: datetime, *, dry_run: bool) -> Iterator[str]:
+        """Delete what says that a graph names a version, where that graph is not there; yield the keys."""
+        for key in list(self._store.keys(keys.PINS)):
+            graph, version = PurePosixPath(key).parts[-2:]
+            if not stands(self, graph, version.removesuffix(".json")) and self._age(key, now) >= GRACE:
+                if not dry_run:
+                    self._store.delete(key)
+                yield key
 
     def _scan(self) -> tuple[set[str], set[str]]:
         """Return the keys that versions refer to, and those of records that no pointer leads to."""

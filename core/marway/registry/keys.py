@@ -15,6 +15,7 @@ __all__ = [
     "GOLDEN",
     "IDENTITY",
     "MODELS",
+    "PINS",
     "ROLLOUTS",
     "WHEELS",
     "archive_key",
@@ -28,6 +29,8 @@ __all__ = [
     "golden_key",
     "mark_key",
     "objects_of",
+    "pin_key",
+    "pins_prefix",
     "pointer_key",
     "proofs_prefix",
     "record_key",
@@ -48,6 +51,7 @@ WHEELS: Final = "wheels/sha256/"
 MODELS: Final = "models/"
 CONTRACTS: Final = "contracts/"
 ROLLOUTS: Final = "rollouts/"
+PINS: Final = "pins/"
 GC: Final = "gc/"
 IDENTITY: Final = "registry.json"
 
@@ -103,6 +107,15 @@ def contracts_prefix(name: str) -> str:
 
 def contract_object_key(name: str, contract: str) -> str:
     return f"{contracts_prefix(name)}{contract}.json"
+
+
+def pins_prefix(model: str, version: str) -> str:
+    """Return where it is said which graphs name a version."""
+    return f"{PINS}{model}/{version}/"
+
+
+def pin_key(model: str, version: str, graph: str, graph_version: str) -> str:
+    return f"{pins_prefix(model, version)}{graph}/{graph_version}.json"
 
 
 def pointer_key(name: str) -> str:

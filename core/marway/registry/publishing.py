@@ -20,6 +20,7 @@ from marway.refs import new_ulid
 from marway.registry import keys
 from marway.registry.contents import Contents
 from marway.registry.encoding import encode
+from marway.registry.graphs import check_publishable, pin_all
 
 __all__ = ["Publishing"]
 
@@ -53,6 +54,7 @@ class Publishing(Contents):
             The stored record: an older one when the same bytes were published before.
 
         Raises:
+            InvalidGraph: It is a graph that cannot be run with what is published.
             VersionConflict: The version exists with other bytes or was deleted, or its name or id is taken.
             ArchiveCorrupt: ``archive`` does not have the digest that ``record`` says.
             OutcomeUnknown: A reply was lost and the store cannot be read: publish again, which finishes it.
@@ -72,13 +74,17 @@ class Publishing(Contents):
                 f"the golden answers of {record.name} {record.version} have another digest than it says"
             )
         # Refuse before the large upload what would be refused after it.
-        record = self._publishable(record)
+        given, record = record, self._publishable(record)
+        # One that was published before stays what it is, whatever became of the versions that it names.
+        graph = check_publishable(self, record, archive) if record is given else None
         key = keys.record_key(record.name, record.version)
         self._unmark(key)
         self._put_archive(record, archive, progress)
         self._put_golden(record, golden)
         self._put_wheels(record, wheels)
         self.check_there()  # the upload may have taken long
+        if graph is not None:
+            pin_all(self, record, graph)
         etag = None
         try:
             etag = self._create(key, record)

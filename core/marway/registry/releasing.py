@@ -8,10 +8,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from marway.errors import InvalidInput, LabelProtected, ProofMissing, StateConflict, clip
+from marway.graphs.settings import check_settings
 from marway.records import HistoryEntry, ModelState, ServingChange, Tombstone, VersionRecord
 from marway.refs import DEFAULT_LABEL, check_label, check_version
 from marway.registry import history
 from marway.registry.changes import Change
+from marway.registry.graphs import pinned_by
 from marway.registry.moving import Moving
 from marway.registry.traffic.entries import rolled_back
 from marway.registry.traffic.states import check_free_to_delete, check_free_to_move, labelled, without_deleted
@@ -21,6 +23,7 @@ from marway.text import did_you_mean
 __all__ = ["Releasing"]
 
 ALL_VERSIONS = "*"
+_GRAPHS_SHOWN = 5
 
 
 class Releasing(Moving):
@@ -147,9 +150,12 @@ class Releasing(Moving):
         check_serving_fields([*changes, *unset])
         if both := sorted(changes.keys() & set(unset)):
             raise InvalidInput(f"serving setting {both[0]!r} is both set and unset: say one of them")
-        _validated(changes)
+        validated = _validated(changes)
         model = self.find(name)
         records = [] if version == ALL_VERSIONS else [self._published_record(model, check_version(version))]
+        # Versions of one model are of one kind: of a setting for all, one tells whether it has an effect.
+        for record in records or [self.record(model, each) for each in self.versions(model)[-1:]]:
+            check_settings(record, validated, changes)
 
         def override(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
             for record in records:
@@ -161,7 +167,7 @@ class Releasing(Moving):
                 del serving[version]
             after = state.model_copy(update={"serving": serving})
             for record in records:
-                _check_workers(after.serving_for(record))
+                _check_together(after.serving_for(record))
             return after, entry
 
         change = ServingChange(version=version, set=changes, unset=tuple(unset))
@@ -184,12 +190,23 @@ class Releasing(Moving):
         or, ``forced``, they are taken away with it.
 
         Raises:
-            StateConflict: It is part of a rollout; or a label points at it, or it gets copies of a label's requests,
-                and it is not ``forced``.
+            StateConflict: It is part of a rollout; or a label points at it, it gets copies of a label's requests, or a
+                published graph names it, and it is not ``forced``.
             LabelProtected: A protected label points at it.
         """
         model = self.find(name)
         record = self.record(model, check_version(version))
+
+        graphs = [] if forced else list(pinned_by(self, model, version))
+        if graphs:
+            names = ", ".join(" ".join(each) for each in graphs[:_GRAPHS_SHOWN])
+            raise StateConflict(
+                f"{model} {version} is named by the {'graph' if len(graphs) == 1 else 'graphs'} {names}"
+                f"{' and more' * (len(graphs) > _GRAPHS_SHOWN)}: publish them with another version and delete these "
+                "first, or delete it all the same (--force), and they fail",
+                model=model,
+                version=version,
+            )
 
         def bury(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
             check_free_to_delete(model, state, version, forced=forced)
@@ -271,13 +288,12 @@ def _validated(fields: Mapping[str, Any]) -> ServingSettings:
         name = ".".join(str(part) for part in first["loc"])
         raise InvalidInput(f"serving setting {name!r}: {clip(first['msg'], 200)}") from exc
     if "min_workers" in fields and "max_workers" in fields:
-        _check_workers(settings)
+        _check_together(settings)
     return settings
 
 
-def _check_workers(settings: ServingSettings) -> None:
-    if settings.max_workers is not None and settings.min_workers > settings.max_workers:
-        raise InvalidInput(
-            f"serving setting 'min_workers' would be {settings.min_workers}, more than 'max_workers', which is "
-            f"{settings.max_workers}"
-        )
+def _check_together(settings: ServingSettings) -> None:
+    """Refuse settings each of which could be, but not with the others."""
+    problem = settings.problem()
+    if problem is not None:
+        raise InvalidInput(problem)

@@ -19,7 +19,9 @@ __all__ = [
     "CREDENTIALS",
     "DESCRIBE",
     "EXPLAIN",
+    "FALLBACK",
     "FRONT_ENDS_OWN",
+    "GRAPH",
     "HEADERS_MAX",
     "HEADER_BYTES_MAX",
     "HOP_BY_HOP",
@@ -40,6 +42,10 @@ __all__ = [
     "REQUEST_TIMEOUT_MS",
     "RETRY_AFTER",
     "RUN",
+    "SEQUENCE_END",
+    "SEQUENCE_ID",
+    "SEQUENCE_START",
+    "SEQUENCE_WORKER",
     "SERVER_TIMING",
     "STREAM",
     "TRACEPARENT",
@@ -87,6 +93,16 @@ READY_ONLY: Final = "x-marway-ready-only"
 rather than wait for a load: a candidate's."""
 OWN_PREFIX: Final = "x-marway-"
 """How headers between Marway's parts begin; a caller's own that begin so go nowhere."""
+SEQUENCE_ID: Final = "ts_request_sequence_id"
+"""Which sequence a request is of, as TorchServe's clients and handlers call it; see `marway.archives.sequences`."""
+SEQUENCE_START: Final = "ts_request_sequence_start"
+"""`true` begins the sequence anew, `false` goes on with one that is there; without it, it begins where there is none.
+Handlers find `true` with the request that begins it, and nothing otherwise."""
+SEQUENCE_END: Final = "ts_request_sequence_end"
+"""`true` with a request ends its sequence once that is answered; a handler ends those that it names in its answer."""
+SEQUENCE_WORKER: Final = "x-marway-sequence-worker"
+"""Between a sidecar and a worker, with a row: the worker that has the sequence's state, empty where it begins; with an
+answer the one that has it now, or `lost` where that is another than the one that was asked."""
 MODEL_NAME: Final = "x-model-name"
 MODEL_VERSION: Final = "x-model-version"
 MODEL_ID: Final = "x-model-id"
@@ -101,6 +117,10 @@ CACHE: Final = "x-cache"
 """Out of a gateway: hit, miss or bypass, for models whose answers may be given again."""
 TRAFFIC: Final = "x-marway-traffic"
 """Out of a gateway: base or candidate, while the label that was asked for is divided between two versions."""
+FALLBACK: Final = "x-marway-fallback"
+"""Out of a gateway: `MODEL/VERSION` that was asked in the place of the one that had no room, or was too slow."""
+GRAPH: Final = "x-marway-graph"
+"""Out of a gateway: `NODE=failed` and `NODE=fallback` for nodes of a graph that failed without failing it."""
 SERVER_TIMING: Final = "server-timing"
 RETRY_AFTER: Final = "retry-after"
 

@@ -54,6 +54,7 @@ class LoadRequest(Frozen):
             nothing (`responseTimeout`).
         share_weights: Whether its workers may be forked from one process that has loaded it: it has golden answers that
             would show what that breaks, and may have several workers.
+        sequences: Whether its record says that its handler keeps sequences.
     """
 
     name: str
@@ -63,6 +64,7 @@ class LoadRequest(Frozen):
     load_timeout_s: float
     predict_timeout_s: float
     share_weights: bool = False
+    sequences: bool = False
 
 
 class ScaleRequest(Frozen):

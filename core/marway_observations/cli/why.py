@@ -53,7 +53,7 @@ def why(
 ) -> None:
     """Show where an answer came from: version, proof, release, pod, batch, times and feedback."""
     from marway_observations.store import open_observations
-    from marway_observations.why import explained, find, replayed
+    from marway_observations.why import explained, find, replayed, steps_of
 
     if not prediction:
         raise InvalidInput("which prediction? give its id, which its answer had as X-Prediction-Id, or its request's")
@@ -61,14 +61,15 @@ def why(
     url = registry_url(registry)
     known = open_registry(url)
     known.check_there()
+    store = open_observations(url, observations)
     found = find(
-        open_observations(url, observations),
+        store,
         prediction,
         model=model,
         since=moment(since, now),
         until=now + timedelta(minutes=5),
     )
-    document = explained(found, known)
+    document = explained(found, known, steps_of(store, found.row, known))
     for left in found.left_out:
         warn(f"{left.key} could not be read: {left.why}")
     failure: MarwayError | None = None
@@ -124,7 +125,14 @@ def _lines(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"proof ({proof['kind']})", f"{finding}, {_when(proof['at'])}, {proof['by']}"
     yield "label", _label(label, prediction) if label is not None else "none: the caller named the version"
     yield "traffic", f"{document['traffic']['role']}: {document['traffic']['decision'] or '-'}"
-    yield "pod", _pod(document["pod"])
+    if document["graph"] is not None:
+        yield "graph", "asked by its node {node}, for prediction {prediction_id}".format_map(document["graph"])
+    if document["steps"] is None:
+        yield "pod", _pod(document["pod"])
+    else:
+        yield from (("step", _step(each)) for each in document["steps"])
+        if not document["steps"]:
+            yield "step", "none is kept: its nodes asked nobody, or `observe` is off for what they asked"
     yield "time", _times(document["timings"])
     yield "answer", _answer(prediction)
     yield from _feedback(document["feedback"])
@@ -160,6 +168,16 @@ def _pod(pod: dict[str, Any]) -> str:
     rows = pod["batch_rows"]
     batch = "" if rows is None else f", in a call of {rows} row{'s' * (rows != 1)}"
     return f"{pod['pod']}{tried}{batch}"
+
+
+def _step(step: dict[str, Any]) -> str:
+    label = f" ({step['label']})" if step["label"] is not None else ""
+    role = f", {step['role']}" if step["role"] != "base" else ""
+    ended = step["outcome"] if step["error"] is None else f"{step['outcome']}, {step['error']}"
+    by = _pod({**step, "batch_rows": None})
+    took = f"{(step['duration_s'] or 0.0) * 1000:.1f} ms"
+    which = f"{step['node']}: {step['model']} {step['version']}{label}{role}"
+    return f"{which}: {ended} in {took}; {by}; {step['prediction_id']}"
 
 
 def _times(timings: dict[str, float | None]) -> str:

@@ -5,5 +5,6 @@ from __future__ import annotations
 from marway_observations.why.explaining import explained
 from marway_observations.why.finding import Found, find
 from marway_observations.why.replaying import NotReplayed, replayed
+from marway_observations.why.steps import steps_of
 
-__all__ = ["Found", "NotReplayed", "explained", "find", "replayed"]
+__all__ = ["Found", "NotReplayed", "explained", "find", "replayed", "steps_of"]

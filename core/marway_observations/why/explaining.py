@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -25,17 +25,24 @@ _ANSWER: Final = ("finite", "request_bytes", "response_bytes", "prompt_tokens", 
 _TYPES: Final = ("input_type", "output_type")
 
 
-def explained(found: Found, registry: Registry) -> dict[str, Any]:
+def explained(found: Found, registry: Registry, steps: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:
     """Return all that is known of how an answer came about, as one JSON document. Blocks.
 
-    Its parts are `prediction`, `version`, `proofs`, `label`, `traffic`, `pod`, `timings` (seconds), `feedback` and
-    `others`; what nobody knows is null.
+    Its parts are `prediction`, `version`, `proofs`, `label`, `traffic`, `pod`, `timings` (seconds), `graph` (which
+    graph's node asked), `steps` (what the nodes of a graph asked), `feedback` and `others`; what nobody knows, or is
+    not, is null.
+
+    Args:
+        found: What was kept of it.
+        registry: Where its version is.
+        steps: As `marway_observations.why.steps.steps_of` gives them.
 
     Raises:
         RegistryUnavailable: The registry cannot be read.
     """
     row = found.row
     version, proofs = _version(registry, row)
+    own = {each["prediction_id"] for each in steps or ()}
     return {
         "prediction": {name: _json(row[name]) for name in (*_ASKED, *_ANSWER, *_TYPES)},
         "version": version,
@@ -44,11 +51,13 @@ def explained(found: Found, registry: Registry) -> dict[str, Any]:
         "traffic": {"role": row["role"], "decision": _DECISIONS.get(row["role"])},
         "pod": {name: row[name] for name in ("pod", "attempts", "cache", "batch_rows")},
         "timings": _timings(row),
+        "graph": None if row["graph"] is None else {"prediction_id": row["graph"], "node": row["node"]},
+        "steps": None if steps is None else [{name: _json(value) for name, value in each.items()} for each in steps],
         "feedback": {
             "counts": {name: _as_json(name, value) for name, value in found.counts.items()},
             "given": [{name: _as_json(name, value) for name, value in each.items()} for each in found.feedback],
         },
-        "others": list(found.others),
+        "others": [each for each in found.others if each not in own],
     }
 
 

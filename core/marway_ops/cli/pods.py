@@ -35,8 +35,12 @@ def pods(
     client = admin_client(gateway, token, token_file)
     if reference is not None:
         found = client.call("GET", f"{_path(reference)}/pods")
-        shown = ("pod", "state", "workers", "memory", "pod's state")
-        print_found(found, shown, map(_where, found["pods"]), as_json=as_json)
+        shown: tuple[str, ...] = ("pod", "state", "workers", "memory", "pod's state")
+        rows = map(_where, found["pods"])
+        if any(each.get("node") for each in found["pods"]):  # a graph: no pod has it, but what its nodes ask
+            shown = ("node", "model", *shown)
+            rows = map(_asked_where, found["pods"])
+        print_found(found, shown, rows, as_json=as_json)
         return
     listed = client.call("GET", "/pods")
     none = f"the gateway at {client.url} knows no pods: set MARWAY_GATEWAY_PODS or give --pods"
@@ -141,6 +145,12 @@ def _where(entry: dict[str, Any]) -> tuple[str, ...]:
     workers, memory = str(model.get("workers", "-")), _mib(model.get("memory_bytes", 0))
     state = "parked" if model.get("parked") else model.get("state", "-")
     return entry["pod"], state, workers, memory, pod_state
+
+
+def _asked_where(entry: dict[str, Any]) -> tuple[str, ...]:
+    model = entry["model"]
+    which = "-" if model is None else f"{model['name']} {model['version']}"
+    return entry["node"], which, *_where(entry)
 
 
 def _mib(size: int) -> str:

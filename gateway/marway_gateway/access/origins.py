@@ -30,10 +30,11 @@ _UNTYPED: Final = "/v2/"
 """Clients of the Open Inference Protocol, such as tritonclient, send JSON without saying so."""
 _INDEX: Final = "/v2/repository/index"
 """A read, for all that it is a POST; Triton's users call it with curl, which calls what it sends a form."""
+_MODELS: Final = "/models"
 _ANY: Final = "*"
 _EXPOSED: Final = (
     *(wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.PREDICTION_ID),
-    *(wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID, wire.CACHE, wire.TRAFFIC),
+    *(wire.MODEL_NAME, wire.MODEL_VERSION, wire.MODEL_ID, wire.CACHE, wire.TRAFFIC, wire.FALLBACK),
     *(wire.SERVER_TIMING, wire.RETRY_AFTER, "www-authenticate"),
     _ANY,  # handlers' own; the others are for browsers that do not know it
 )
@@ -107,8 +108,13 @@ async def answer_preflight(cors: Cors, scope: Scope, send: Send) -> bool:
     return True
 
 
-async def check_admin_request(guard: HostGuard, scope: Scope, _: Send) -> bool:
+async def check_admin_request(guard: HostGuard, uploads: frozenset[str], scope: Scope, _: Send) -> bool:
     """Refuse what may not be asked of the admin port; it answers nothing itself.
+
+    Args:
+        guard: Says which hosts and origins may ask.
+        uploads: Content types that `POST /models` takes as well; no page sends them without asking first.
+        scope: The request's.
 
     Raises:
         Misdirected, ForeignOrigin: It comes from where it may not.
@@ -118,11 +124,11 @@ async def check_admin_request(guard: HostGuard, scope: Scope, _: Send) -> bool:
     if error is not None:
         raise error
     if scope["method"] in WRITES and scope["path"] != _INDEX:
-        _check_media(scope)
+        _check_media(scope, uploads if scope["path"].rstrip("/") == _MODELS else frozenset())
     return False
 
 
-def _check_media(scope: Scope) -> None:
+def _check_media(scope: Scope, uploads: frozenset[str]) -> None:
     kind: str | None = None
     has_body = False
     for name, value in scope["headers"]:
@@ -134,7 +140,11 @@ def _check_media(scope: Scope) -> None:
         wrong = has_body and not scope["path"].startswith(_UNTYPED)
     else:
         mime = kind.partition(";")[0].strip().lower()
-        wrong = mime != "application/json" and not (mime.startswith("application/") and mime.endswith("+json"))
+        wrong = (
+            mime not in uploads
+            and mime != "application/json"
+            and not (mime.startswith("application/") and mime.endswith("+json"))
+        )
     if wrong:
         sent = "a body without a Content-Type" if kind is None else f"the Content-Type {clip(kind, 80)!r}"
         raise UnsupportedMedia(f"{sent} is not taken here: send JSON, with the header `Content-Type: application/json`")

@@ -18,6 +18,8 @@ from marway_gateway.gateway import Gateway
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.registered import SURFACES
+from marway_gateway.surfaces.torchserve.managing.rest import UPLOADS, add_managing
+from marway_gateway.surfaces.torchserve.rest import TORCHSERVE
 from marway_http.hosts import HostGuard
 from marway_http.pages.about import About, Link
 
@@ -49,13 +51,16 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
             bound=settings.admin_host,
             setting="admin_allowed_hosts (MARWAY_GATEWAY_ADMIN_ALLOWED_HOSTS)",
         ),
+        uploads=UPLOADS if settings.torchserve_management else frozenset(),
     )
+    app.include_router(catalogue_router(current, versions_only=settings.torchserve_management))
     routers = (
-        *(catalogue_router, labels_router, protection_router, contracts_router, rollouts_router, shadow_router),
+        *(labels_router, protection_router, contracts_router, rollouts_router, shadow_router),
         pods_router,
     )
     for router in routers:
         app.include_router(router(current))
     for surface in SURFACES:
-        surface.add_admin_routes(app, current)
+        managing = surface is TORCHSERVE and settings.torchserve_management
+        (add_managing if managing else surface.add_admin_routes)(app, current)
     return app

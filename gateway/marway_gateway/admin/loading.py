@@ -18,8 +18,8 @@ from marway.serving import ServingSettings
 from marway.text import did_you_mean
 from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus
+from marway_gateway.admin.graph_versions import GATEWAY, GraphVersions, Part, of_node
 from marway_gateway.admin.registry_writer import RegistryWriter
-from marway_gateway.graph.parts import GATEWAY, GraphVersions, Part, of_node
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
 from marway_gateway.placement.pod_api import PodApi
 
@@ -200,6 +200,8 @@ class Loader:
 
     async def _load_part(self, part: Part, deadline: Deadline) -> tuple[PodLoad, ...]:
         record, serving = part.resolved.record, part.resolved.serving
+        if part.is_table:
+            return ()  # gateways read it from the registry
         try:
             return await self.load(record, serving, prove=False, pod=None, deadline=deadline)
         except MarwayError as exc:

@@ -15,7 +15,7 @@ from marway.wire.request import timeout_of
 from marway_gateway.access.authentication import token_owner
 from marway_gateway.settings import GatewaySettings
 
-__all__ = ["Caller", "CallerOf", "Model", "NoteOf", "TimeoutOf", "deadline_of"]
+__all__ = ["Caller", "CallerOf", "Model", "NoteOf", "TimeoutOf", "caller_of", "deadline_of", "named_caller"]
 
 NoteOf = Annotated[str | None, Query(max_length=1000, description="Why, for the history.")]
 Model = Annotated[str, Path(description="A model's name.", examples=["intent"])]
@@ -34,6 +34,23 @@ class Caller:
 
     by: str
     op_id: str | None
+
+
+def named_caller(owner: str | None, called: str | None, *, op_id: str | None = None) -> Caller:
+    """Return who asks.
+
+    Args:
+        owner: The name of the token that was sent, which wins.
+        called: What the caller calls itself.
+        op_id: The caller's own name for the change.
+    """
+    given = (called or "").strip()
+    return Caller(owner or clip(given if given.isprintable() else "", _NAME_MAX) or _UNKNOWN, op_id)
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who sends a request, of a route that is not FastAPI's."""
+    return named_caller(token_owner(request.scope), request.headers.get("from"))
 
 
 def _caller(
@@ -57,9 +74,7 @@ def _caller(
         ),
     ] = None,
 ) -> Caller:
-    given = (from_ or "").strip()
-    by = token_owner(request.scope) or clip(given if given.isprintable() else "", _NAME_MAX) or _UNKNOWN
-    return Caller(by, idempotency_key)
+    return named_caller(token_owner(request.scope), from_, op_id=idempotency_key)
 
 
 CallerOf = Annotated[Caller, Depends(_caller)]

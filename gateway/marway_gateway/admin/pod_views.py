@@ -34,6 +34,7 @@ class PodModelView(AdminView):
     model_config = examples({"pod": "pod-0", "eligible": True, "trouble": None, "model": MODEL_EXAMPLE})
 
     pod: str
+    node: str | None = Field(default=None, description="Of a graph: the node that asks it.")
     eligible: bool = Field(description="Whether the pod gets requests.")
     trouble: str | None = Field(description="Why it gets none.")
     model: ModelStatus | None = Field(description="The version there; null where it was never wanted.")

@@ -9,11 +9,13 @@ from fastapi import APIRouter, Path, Query
 
 from marway import errors
 from marway.deadline import Deadline
+from marway.graphs import GRAPH_BACKEND
 from marway.records import VersionRecord
 from marway.resolve.resolved import Resolved
 from marway.serving import ServingSettings
 from marway.wire.comparison import Comparison
 from marway.wire.pods import PodStatus
+from marway_gateway.admin.graph_versions import Part
 from marway_gateway.admin.parameters import Model, TimeoutOf, deadline_of
 from marway_gateway.admin.pod_views import PodModelView, PodsView, PodView, UnloadView
 from marway_gateway.admin.views import LoadView, PodLoadView
@@ -108,16 +110,21 @@ def _add_version_routes(router: APIRouter, current: CurrentGateway) -> None:
         responses=problems(*_REFERENCE),
     )
     async def version_pods(model: Model, version: VersionOrLabel) -> PodsView:
+        """Of a graph, which no pod has, where that is which its nodes ask."""
         gateway = current()
-        record = (await gateway.resolver.resolve(model, version)).record
-        now = gateway.pods.now()
-        order = gateway.pods.order(record.name, record.version)
-        return PodsView(
-            model=record.name,
-            version=record.version,
-            id=record.id,
-            pods=tuple(_on(pod, record.id, now) for pod in order),
-        )
+        resolved = await gateway.resolver.resolve(model, version)
+        record, pods = resolved.record, gateway.pods
+        now = pods.now()
+        if record.backend == GRAPH_BACKEND:
+            parts = [each for each in await gateway.loader.graphs.parts(record) if not each.is_table]
+        else:
+            parts = [Part("", resolved, needed=True)]
+        found = []
+        for part in parts:
+            asked = part.resolved.record
+            order = pods.order(asked.name, asked.version)
+            found += [_on(pod, asked.id, now, part.node or None) for pod in order]
+        return PodsView(model=record.name, version=record.version, id=record.id, pods=tuple(found))
 
 
 def _add_pod_routes(router: APIRouter, current: CurrentGateway) -> None:
@@ -169,11 +176,12 @@ async def _to_load(
     return resolved.record, resolved.serving, deadline or Deadline.after(resolved.serving.load_timeout_s)
 
 
-def _on(pod: Pod, model_id: str, now: float) -> PodModelView:
+def _on(pod: Pod, model_id: str, now: float, node: str | None) -> PodModelView:
     models = pod.status.models if pod.status is not None else ()
     trouble = pod.trouble(now)
     return PodModelView(
         pod=pod.name,
+        node=node,
         eligible=trouble is None,
         trouble=trouble,
         model=next((model for model in models if model.id == model_id), None),

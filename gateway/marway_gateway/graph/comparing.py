@@ -15,8 +15,8 @@ from marway.errors import ArchiveCorrupt, DeadlineExceeded, LoadFailed, MarwayEr
 from marway.refs import new_ulid
 from marway.resolve.resolved import Resolved
 from marway.wire.comparison import Comparison
+from marway_gateway.admin.graph_versions import GATEWAY
 from marway_gateway.graph.asking import Asked, Asker
-from marway_gateway.graph.parts import GATEWAY
 
 __all__ = ["Inputs", "compared"]
 

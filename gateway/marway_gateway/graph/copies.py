@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, InvalidInput, MarwayError, ModelError, NoRoomToSpare, Unavailable
 from marway.resolve.resolved import Resolved
-from marway.wire.headers import PRIORITY, READY_ONLY
+from marway.wire.headers import PRIORITY
 from marway.wire.request import read_ids
 from marway_gateway.graph.asking import Predicts
 from marway_gateway.http.body import RequestBody
@@ -41,7 +41,7 @@ class GraphCopies:
         call = PredictCall(
             name=record.name,
             selector=record.version,
-            headers={**headers, PRIORITY: "shadow", READY_ONLY: "1"},
+            headers={**headers, PRIORITY: "shadow"},
             deadline=Deadline.after(within_s),
             info=info,
             body=RequestBody.opened(body, max_bytes=len(body)),

@@ -3,70 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Iterator
 
-from marway.answers.golden import GoldenAnswer
-from marway.deadline import Deadline
 from marway.errors import InvalidGraph, MarwayError
 from marway.graphs import DEPTH_MAX, GRAPH_BACKEND, Graph, ParallelNode, references
 from marway.records import VersionRecord
-from marway.resolve.resolved import Resolved
 from marway.resolve.resolver import Resolver
-from marway.wire.comparison import Comparison
-from marway.wire.pods import LoadReport
+from marway_gateway.admin.graph_versions import Part, of_node
+from marway_gateway.graph.documents import Documents
 
-__all__ = ["GATEWAY", "GraphOf", "GraphVersions", "Part", "Parts", "of_node"]
+__all__ = ["Parts"]
 
-GATEWAY: Final = "gateway"
-"""What stands where a pod's name does, for what the gateway itself has run."""
-GraphOf = Callable[[VersionRecord], Awaitable[Graph]]
-"""Gives the document of a version that is a graph."""
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A version that a graph asks, by itself or through graphs in it.
-
-    Attributes:
-        node: The node that asks it, `NODE/NODE` in a graph of a graph.
-        resolved: Which it is now.
-        needed: Whether the graph fails where it does.
-    """
-
-    node: str
-    resolved: Resolved
-    needed: bool
-
-
-class GraphVersions(Protocol):
-    """What does for graphs what pods do for models: `marway_gateway.graph.releasing.GraphReleases`."""
-
-    async def parts(self, record: VersionRecord) -> tuple[Part, ...]:
-        """Return the versions that a graph's nodes ask now."""
-
-    async def report(self, version: Resolved, *, prove: bool, deadline: Deadline) -> LoadReport:
-        """Return what is to be said of a graph whose parts are loaded."""
-
-    async def compare(self, version: Resolved, base: Resolved | None, *, deadline: Deadline) -> Comparison:
-        """Return how a version compares with another one, of which one is a graph."""
-
-    async def answer(self, version: Resolved, data: bytes, content_type: str, *, deadline: Deadline) -> GoldenAnswer:
-        """Return what a graph answers to a request."""
 
 
 class Parts:
     """Follows the references of graphs.
 
     Args:
-        graph_of: Gives the document of a graph.
+        documents: Gives the documents of graphs.
         resolver: Knows which versions nodes ask now.
     """
 
-    def __init__(self, graph_of: GraphOf, resolver: Resolver) -> None:
-        self._graph_of = graph_of
+    def __init__(self, documents: Documents, resolver: Resolver) -> None:
+        self._documents = documents
         self._resolver = resolver
 
     async def of(self, record: VersionRecord) -> tuple[Part, ...]:
@@ -97,7 +57,7 @@ class Parts:
                 model=record.name,
                 version=record.version,
             )
-        graph = await self._graph_of(record)
+        graph = (await self._documents.plan(record)).graph
         is_needed = dict(_needed(graph, graph.start, needed))
         for each in references(graph):
             wanted = is_needed[each.node] and each.role != "fallback"
@@ -114,18 +74,6 @@ class Parts:
                 if wanted:
                     raise of_node(exc, node) from exc
                 _log.info("%s %s: node %s: %s", record.name, record.version, node, exc.message)
-
-
-def of_node(error: MarwayError, node: str) -> MarwayError:
-    """Return an error, of the same kind, that says which node of a graph it is about."""
-    named = type(error)(
-        f"node {node}: {error.message}",
-        model=error.model,
-        version=error.version,
-        retry_after_s=error.retry_after_s,
-    )
-    named.node = node
-    return named
 
 
 def _needed(graph: Graph, name: str, needed: bool) -> Iterator[tuple[str, bool]]:

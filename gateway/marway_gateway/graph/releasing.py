@@ -27,9 +27,10 @@ from marway.resolve.reader import RegistryReader
 from marway.resolve.resolved import Resolved
 from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus
+from marway_gateway.admin.graph_versions import GATEWAY, Part
 from marway_gateway.graph.asking import Asker, Predicts
 from marway_gateway.graph.comparing import Inputs, compared
-from marway_gateway.graph.parts import GATEWAY, Part, Parts
+from marway_gateway.graph.parts import Parts
 
 __all__ = ["GraphReleases"]
 

@@ -169,6 +169,9 @@ async def send_whole(channel: Channel, info: RequestInfo, status: int, headers: 
     if info.cache is not None:
         text += b"x-cache: %b\r\n" % info.cache.encode()
         number += 1
+    for name, value in info.notes:
+        text += b"%b: %b\r\n" % (name.encode(), value.encode())
+        number += 1
     if status not in NO_BODY:
         text += b"content-length: %d\r\n" % len(body)
         number += 1
@@ -188,6 +191,7 @@ def model_headers(info: RequestInfo) -> list[tuple[str, str]]:
         headers.append((wire.CACHE, info.cache))
     if info.assignment is not None:
         headers.append((wire.TRAFFIC, info.role))
+    headers += info.notes
     return headers
 
 

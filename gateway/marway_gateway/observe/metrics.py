@@ -50,6 +50,12 @@ class Metrics:
             ("model", "version", "surface", "outcome"),
             buckets=_BUCKETS_S,
         )
+        self.graph_node_duration = histogram(
+            "marway_gateway_graph_node_duration_seconds",
+            "Time that a node of a graph took, its tries and its fallback together, by what became of it.",
+            ("model", "version", "node", "outcome"),
+            buckets=_BUCKETS_S,
+        )
         self.requests_in_flight = gauge("marway_gateway_requests_in_flight", "Predict requests being worked on.")
         self.retries = counter(
             "marway_gateway_retries_total",
@@ -61,6 +67,11 @@ class Metrics:
         )
         self.requests_queued = gauge(
             "marway_gateway_requests_queued", "Predict requests that wait for a version's turn or for room on a pod."
+        )
+        self.fallbacks = counter(
+            "marway_gateway_fallbacks_total",
+            "Predict requests that another version was asked in the place of their own, by why: `no_room`, `slow`.",
+            ("model", "version", "reason"),
         )
         self.load_aheads = counter(
             "marway_gateway_load_aheads_total", "Loads asked of pods before requests went there.", ("outcome",)

@@ -61,11 +61,15 @@ class RequestInfo:
         serving: How the version is served; None before that is known.
         observe: What is kept of this very request, by those settings and the draw.
         role: Why the version was asked: base, candidate, shadow or batch.
+        fallback: `MODEL/VERSION` that was asked in the place of the one that was resolved; None as nearly always.
         assignment: Which side of the label's two versions it was drawn to; None where the label is not divided.
         input, output: What the caller sent and got; where its protocol has no bytes for that, what a pod is sent and
             sends. None where it is not kept, see `bodies`, and before it is known.
         input_media, output_headers: Where `input_type` and `output_type` are, when they are asked for.
         bodies: kept, or why input or output is not: off, too_large, streamed, failed, not_redactable.
+        graph, node: The prediction of a graph that asked, and by which node; None where the caller asked.
+        steps: What `Server-Timing` says of a graph's nodes.
+        notes: Further headers that say how the answer came to be.
     """
 
     surface: str | None = None
@@ -92,12 +96,17 @@ class RequestInfo:
     serving: ServingSettings | None = None
     observe: Observe = "off"
     role = "base"
+    fallback: str | None = None
     assignment: Assignment | None = None
     input: bytes | None = None
     input_media: str | None = None
     output: bytes | None = None
     output_headers = b""
     bodies = "off"
+    graph: str | None = None
+    node: str | None = None
+    steps = ""
+    notes: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, *, method: str, path: str, ids: RequestIds) -> None:
         self.started = time.perf_counter()
@@ -139,6 +148,8 @@ class RequestInfo:
             parts.append(f"cache;desc={self.cache}")
         if self.pod_s is not None:
             parts.append(f"pod;dur={self.pod_s * 1000:.3f}")
+        if self.steps:
+            parts.append(self.steps)
         parts.append(f"total;dur={(time.perf_counter() - self.started) * 1000:.3f}")
         return ", ".join(parts)
 
@@ -248,6 +259,8 @@ def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
         fields["label"] = info.label
     if info.assignment is not None:
         fields["traffic"] = info.role
+    if info.fallback is not None:
+        fields["fallback"] = info.fallback
     if info.group_id is not None:
         fields["group_id"] = info.group_id
     if info.prediction_id is not None:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, MarwayError, Unavailable
 from marway.resolve.resolved import Resolved
 from marway_gateway.http.body import RequestBody
+from marway_gateway.observe.graph_report import Step
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.transport.base import AttemptFailed
 from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
 from marway_http.tensors.requests import Rendering
 
-__all__ = ["Answer", "CandidateLost", "PredictCall", "shaped", "too_late"]
+__all__ = ["Answer", "CandidateLost", "GraphRunner", "PredictCall", "Predicts", "shaped", "too_late"]
 
 T = TypeVar("T")
 
 
 class CandidateLost(Exception):
-    """The candidate that a call was for cannot be asked after all; the call is the base's now."""
+    """The version that a call's body was made for is not asked after all; the call is another's, which needs its own.
+
+    Of a candidate it is the base's then, of a version without room its fallback's.
+    """
 
 
 @dataclass(slots=True)
@@ -41,9 +46,10 @@ class PredictCall:
         resolved: What name and selector stand for, once that is known; the candidate, where it is to answer.
         base: Who answers where the candidate cannot; None where the call is not the candidate's.
         divides: Whether the candidate may answer.
-        asked: Headers and body as they were when the call became the candidate's.
+        asked: Headers and body as they were when the call was resolved, where another version may be asked after all.
         rendering: How the answers to its rows become the protocol's, where the body that goes to the pod is of rows.
         sequence: Which sequence it is of, for a server that keeps a state from one request to the next.
+        step: Where in a graph it is made; None where it is a caller's own.
     """
 
     name: str
@@ -59,6 +65,7 @@ class PredictCall:
     asked: tuple[Mapping[str, str], RequestBody] | None = None
     rendering: Rendering | None = None
     sequence: str | None = None
+    step: Step | None = None
 
     def back_to_base(self) -> Resolved:
         """Make a candidate's call the base's; return the base."""
@@ -68,14 +75,19 @@ class PredictCall:
         self.base, self.divides = None, False
         info.role = "base"
         info.assignment.counted = info.assignment.failed
-        info.run = None
-        self.resolved = base
-        info.version, info.model_id, info.serving = base.record.version, base.record.id, base.serving
-        if base.serving.observe == "off":
-            info.observe, info.input = "off", None
-        elif base.serving.observe == "metadata" and info.observe == "bodies":
-            info.observe, info.input = "metadata", None
+        self.goes_to(base)
         return base
+
+    def goes_to(self, other: Resolved) -> None:
+        """Make the call another version's; nothing more is kept of it than that one's settings allow."""
+        info, serving = self.info, other.serving
+        self.resolved, info.run = other, None
+        info.model, info.version, info.model_id = other.record.name, other.record.version, other.record.id
+        info.serving = serving
+        if serving.observe == "off":
+            info.observe, info.input = "off", None
+        elif serving.observe == "metadata" and info.observe == "bodies":
+            info.observe, info.input = "metadata", None
 
     async def whole_body(self) -> bytes:
         """Return all of the body, received first where it has not come, and note its size.
@@ -175,6 +187,23 @@ class Answer:
         self.reply.close()
 
 
+class Predicts(Protocol):
+    """What makes predict calls: `marway_gateway.predict.pipeline.Predictor`."""
+
+    async def resolve(self, call: PredictCall) -> Resolved:
+        """Return what a call's name and selector stand for."""
+
+    async def predict(self, call: PredictCall) -> Answer:
+        """Return a model's answer."""
+
+
+class GraphRunner(Protocol):
+    """What answers calls of graphs: `marway_gateway.graph.graphs.Graphs`."""
+
+    async def answer(self, predictor: Predicts, call: PredictCall, resolved: Resolved) -> Reply:
+        """Return a graph's answer; its nodes' models are asked through ``predictor``."""
+
+
 def too_late(call: PredictCall, where: str | None = None) -> DeadlineExceeded:
     """Return the error of a call whose deadline passed; without ``where`` its pod says how far it was."""
     if where is None:
@@ -190,10 +219,9 @@ def too_late(call: PredictCall, where: str | None = None) -> DeadlineExceeded:
 async def shaped(ask: Callable[[], Awaitable[T]]) -> T:
     """Return what ``ask`` does, which resolves a call, makes its body for that version and has it predicted.
 
-    It does so a second time, for the base, where the candidate can no longer be asked and the base needs another body
-    or another reading of the answer.
+    It does so again where that version can no longer be asked and another needs another body, or another reading of the
+    answer: for the base of a candidate, and for a fallback, each once at most.
     """
-    try:
-        return await ask()
-    except CandidateLost:
-        return await ask()
+    while True:
+        with suppress(CandidateLost):
+            return await ask()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from marway.errors import ModelError
+from marway.graphs import GRAPH_BACKEND
 from marway.resolve.resolved import Resolved, alike
 from marway.resolve.resolver import Resolver
 from marway.wire.headers import READY_ONLY, Outcome
@@ -15,8 +16,9 @@ from marway_gateway.observe.bodies import drawn
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, placement_spec
 from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.cache import AnswerCache
-from marway_gateway.predict.call import Answer, CandidateLost, PredictCall
+from marway_gateway.predict.call import Answer, CandidateLost, GraphRunner, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope, DeadlineTimer
+from marway_gateway.predict.fallback import Fallbacks
 from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, must_wait, nobody_left, refused_attempt
 from marway_gateway.traffic.division import Division
 from marway_gateway.traffic.shadow.copies import ShadowCopies
@@ -40,6 +42,8 @@ class Predictor:
         pods: Says whom to ask; told of failures and answers.
         division: Says who answers a request of a label that is divided.
         copies: Told of answers of such labels, of which other versions may be sent copies.
+        fallbacks: Ask another version in the place of one that has no room.
+        graphs: Answers calls of graphs, in the place of pods.
         retries: Makes what says which failed attempts of a request are made again.
         algorithm_pools: Pools of versions that name none, by algorithm.
     """
@@ -54,6 +58,8 @@ class Predictor:
         transport: Upstream,
         division: Division,
         copies: ShadowCopies,
+        fallbacks: Fallbacks,
+        graphs: GraphRunner,
         retries: Callable[[], Retries],
         algorithm_pools: Mapping[str, str],
     ) -> None:
@@ -64,6 +70,8 @@ class Predictor:
         self._transport = transport
         self._division = division
         self._copies = copies
+        self._fallbacks = fallbacks
+        self._graphs = graphs
         self._retries = retries
         self._algorithm_pools = algorithm_pools
         self._timer = DeadlineTimer()
@@ -91,7 +99,9 @@ class Predictor:
         if resolved.divided is not None and call.divides:
             base, resolved = resolved, self._division.divide(info, resolved)
             if resolved is not base:
-                call.base, call.asked = base, (call.headers, call.body)
+                call.base = base
+        if call.base is not None or resolved.serving.fallback is not None:
+            call.asked = call.headers, call.body
         record = resolved.record
         info.model, info.version, info.model_id = record.name, record.version, record.id
         info.label = resolved.label
@@ -134,6 +144,8 @@ class Predictor:
                 self._copies.failed(call, exc, shaped=shaped)
             raise
         except CandidateLost:
+            if call.base is None:
+                raise  # it is the fallback's, which needs another body
             base = call.back_to_base()
             if shaped and not alike(resolved, base):
                 call.headers, call.body = call.asked or (call.headers, call.body)
@@ -145,7 +157,11 @@ class Predictor:
             info.outcome = "model_error"
         return Answer(reply, call)
 
-    async def _reply(self, call: PredictCall, resolved: Resolved) -> Reply:
+    async def _reply(self, call: PredictCall, resolved: Resolved, *, alone: bool = False) -> Reply:
+        if resolved.serving.fallback is not None and not alone and call.base is None:
+            return await self._fallbacks.answer(call, resolved, partial(self._reply, alone=True))
+        if resolved.record.backend == GRAPH_BACKEND:
+            return await self._graphs.answer(self, call, resolved)
         if resolved.serving.cache:
             return await self._cache.answer(call, resolved, self._from_pods)
         return await self._from_pods(call, resolved)

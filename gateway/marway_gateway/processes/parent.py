@@ -59,6 +59,9 @@ def run_processes(settings: GatewaySettings, *, home: str | None) -> None:
             name: stack.enter_context(_kept(getattr(settings, f"{name}host"), getattr(settings, f"{name}port"), flag))
             for name, flag in (("", "--port"), ("admin_", "--admin-port"), ("grpc_", "--grpc-port"))
         }
+        if settings.torchserve_management:
+            flag = "admin_grpc_port (MARWAY_GATEWAY_ADMIN_GRPC_PORT)"
+            ports["admin_grpc_"] = stack.enter_context(_kept(settings.admin_host, settings.admin_grpc_port, flag))
         chosen = {f"{name}port": sock.getsockname()[1] for name, sock in ports.items()}
         settings = settings.model_copy(update=chosen)
         stack.enter_context(logging_to_stdout(lock=Peers(directory, 0, 1).log_lock))
@@ -66,6 +69,7 @@ def run_processes(settings: GatewaySettings, *, home: str | None) -> None:
             "gateway": f"http://{address_of(ports[''])}",
             "admin": f"http://{address_of(ports['admin_'])}",
             "grpc": address_of(ports["grpc_"]),
+            **({"admin_grpc": address_of(ports["admin_grpc_"])} if "admin_grpc_" in ports else {}),
         }
 
         async def main() -> None:

@@ -80,30 +80,16 @@ class VersionDetail(VersionRecord):
     labels: list[str] = Field(description="Labels that point at this version.")
 
 
-def catalogue_router(gateway: CurrentGateway) -> APIRouter:
-    """Return the routes."""
+def catalogue_router(gateway: CurrentGateway, *, versions_only: bool = False) -> APIRouter:
+    """Return the routes.
+
+    Args:
+        gateway: Gives the gateway.
+        versions_only: Without `/models` and `/models/{model}`, which are somebody else's.
+    """
     router = APIRouter(tags=["models"])
-
-    @router.get(
-        "/models",
-        summary="List models",
-        response_model_exclude_unset=True,
-        responses=problems(errors.InvalidRequest, errors.RegistryUnavailable),
-    )
-    async def list_models(limit: Limit = 100, after: After = "") -> ModelList:
-        reader = gateway().reader
-        return await reader.call(_page, reader.registry, limit, after)
-
-    @router.get(
-        "/models/{model}",
-        summary="Show a model",
-        response_model_exclude_unset=True,
-        responses=problems(errors.InvalidReference, errors.ModelNotFound, errors.RegistryUnavailable),
-    )
-    async def show_model(model: AnyModel) -> ModelSummary:
-        check_model_id(model)
-        reader = gateway().reader
-        return await reader.call(_model, reader.registry, model)
+    if not versions_only:
+        _add_models(router, gateway)
 
     @router.get(
         "/models/{model}/versions/{version}",
@@ -128,6 +114,29 @@ def catalogue_router(gateway: CurrentGateway) -> APIRouter:
         return VersionDetail(**{**fields, "serving": resolved.serving, "labels": labels})
 
     return router
+
+
+def _add_models(router: APIRouter, gateway: CurrentGateway) -> None:
+    @router.get(
+        "/models",
+        summary="List models",
+        response_model_exclude_unset=True,
+        responses=problems(errors.InvalidRequest, errors.RegistryUnavailable),
+    )
+    async def list_models(limit: Limit = 100, after: After = "") -> ModelList:
+        reader = gateway().reader
+        return await reader.call(_page, reader.registry, limit, after)
+
+    @router.get(
+        "/models/{model}",
+        summary="Show a model",
+        response_model_exclude_unset=True,
+        responses=problems(errors.InvalidReference, errors.ModelNotFound, errors.RegistryUnavailable),
+    )
+    async def show_model(model: AnyModel) -> ModelSummary:
+        check_model_id(model)
+        reader = gateway().reader
+        return await reader.call(_model, reader.registry, model)
 
 
 def _page(registry: Registry, limit: int, after: str) -> ModelList:

@@ -32,6 +32,7 @@ from marway.wire.request import correlation_id
 from marway.worker.calls import OUT_OF_RESOURCES, Outcome, answer_of, call_async_handler, call_handler, declare_metrics
 from marway.worker.continuous import ContinuousBatch, Step
 from marway.worker.requests import request_of
+from marway.worker.sequences import InSequences, keeps_sequences
 from marway_runtime.worker import custom_metrics, field_reader, log_records
 from marway_runtime.worker.answer_message import Call, message_of, pieces_message
 from marway_runtime.worker.names import MAX_RESPONSE_BYTES_ENV
@@ -88,6 +89,8 @@ class MarwayService(Service):
         super().__init__(real_name, model_dir, manifest, *args, **kwargs)
         declare_metrics(self.context.metrics, model_dir)
         self.context.marway_send = None  # what `_send_piece` calls while an envelope is being answered
+        if keeps_sequences(self.context):
+            self.answered = InSequences(self.answered)  # type: ignore[method-assign]
         continuous = calling_of(self.context.model_yaml_config or {}).way == "continuous"
         self._under_way: ContinuousBatch[str] | None = self.continuous_batch() if continuous else None
 
@@ -166,9 +169,8 @@ class MarwayService(Service):
         context.marway_nonfinite = nonfinite  # of pieces, whose row comes alone
 
     def _continue(self, under_way: ContinuousBatch[str], calls: Sequence[Call]) -> bytearray:
-        """Make one call with the rows of this message. The front end repeats those under way, without their input.
-
-        It never ends an answer that is whole with its first piece: such a one gets an empty piece when it comes again.
+        """Make one call with the rows of this message. The front end repeats those under way, without their input; it
+        never ends an answer that is whole with its first piece: such a one gets an empty piece when it comes again.
         """
         by_id = {call.request_id: call for call in calls}
         for request_id in under_way.keys:

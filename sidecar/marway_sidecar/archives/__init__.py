@@ -1,7 +1,5 @@
-"""The archive store: fetched archives under their digest, in a directory that pods may share."""
+"""Fetches of archives into the archive store (`marway.archive_store`), each once whoever waits for it."""
 
 from marway_sidecar.archives.fetches import Fetches
-from marway_sidecar.archives.layout import ArchiveUse
-from marway_sidecar.archives.store import ArchiveStore, FetchOutcome
 
-__all__ = ["ArchiveStore", "ArchiveUse", "FetchOutcome", "Fetches"]
+__all__ = ["Fetches"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
+from marway.archive_store.layout import ArchiveUse
+from marway.archive_store.store import ArchiveStore
 from marway.environments.lock import EnvironmentLock
 from marway.records import VersionRecord
-from marway_sidecar.archives.layout import ArchiveUse
-from marway_sidecar.archives.store import ArchiveStore
 from marway_sidecar.threads import Threads
 
 __all__ = ["Fetches"]

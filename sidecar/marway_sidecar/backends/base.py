@@ -78,6 +78,7 @@ class ServedModel:
         batch_rows: Most rows in one call, where the server makes the batches itself because Marway's runtime did not
             start it.
         retry_rows: Whether rows of a call that failed as a whole may run again (`ServingSettings.retry_rows`).
+        sequences: Whether its handler keeps sequences, which it does in one worker.
         calls_per_worker: How many calls a worker takes at once, as the server said when it was loaded. Where it is more
             than one, each has one row, and one that nobody waits for any more is given up.
         in_pieces, answer_within_s, workers_max, scales: What the server said of them then (`Description`).
@@ -96,6 +97,7 @@ class ServedModel:
     retry_rows: bool = True
     max_workers: int | None = None
     golden: bool = False
+    sequences: bool = False
     calls_per_worker: int = 1
     environment: EnvironmentLock | None = None
     in_pieces: bool = False
@@ -107,6 +109,8 @@ class ServedModel:
         """Return it with what the server says of how it is to be called."""
         facts = ("calls_per_worker", "in_pieces", "answer_within_s", "workers_max", "scales")
         said: dict[str, Any] = {name: getattr(found, name) for name in facts}
+        if self.sequences:
+            said |= {"workers_max": 1, "scales": False}
         return replace(self, streaming=self.streaming or found.in_pieces, **said)
 
 

@@ -18,12 +18,12 @@ from datetime import UTC, datetime
 from typing import Final
 from weakref import WeakSet
 
+from marway.archive_store import ArchiveUse
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, Draining, MarwayError, ModelLoading, Overloaded, Unavailable
 from marway.records import VersionRecord
 from marway.serving import ServingSettings
 from marway.wire.pods import ModelStatus, State
-from marway_sidecar.archives import ArchiveUse
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.changes import Changes
 from marway_sidecar.errors import about, without_traceback
@@ -32,6 +32,7 @@ from marway_sidecar.memory.budget import Memory
 from marway_sidecar.memory.estimates import Estimates
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler.scheduler import Scheduler
+from marway_sidecar.scheduler.sequences import SequenceScheduler
 from marway_sidecar.settings import SidecarSettings
 
 __all__ = ["Context", "Entry", "Failure", "refused"]
@@ -140,7 +141,9 @@ class Entry:
     def __post_init__(self) -> None:
         context = self.context
         self.memory = context.memory
-        self.scheduler = Scheduler(self, context.server, context.settings, context.metrics)
+        given = (self, context.server, context.settings, context.metrics)
+        sequences = self.record.sequences
+        self.scheduler = Scheduler(*given) if sequences is None else SequenceScheduler(*given, sequences)
         context.schedulers.add(self.scheduler)
         self.usage = Usage(context.settings.scale_down_s)
 
@@ -182,7 +185,7 @@ class Entry:
     @property
     def fewest(self) -> int:
         """How many workers it keeps, while it is loaded, whatever others want."""
-        return max(1, bounds(self.serving, cpus=1)[0])
+        return 1 if self.record.sequences is not None else max(1, bounds(self.serving, cpus=1)[0])
 
     @property
     def failed_lately(self) -> MarwayError | None:

@@ -18,6 +18,7 @@ from typing import Final, cast
 from marway.answers.difference import golden_difference, golden_of
 from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, Kind, examples_in
 from marway.answers.tensors import decode_tensor
+from marway.archive_store import ArchiveStore
 from marway.bundles import BUNDLE_SUFFIX
 from marway.deadline import Deadline
 from marway.errors import InvalidArchive, InvalidRecord, MarwayError, ModelError, RuntimeDown, clip
@@ -27,7 +28,6 @@ from marway.registry import Registry
 from marway.resolve import Resolved
 from marway.wire.envelope import Answer, Part, Row
 from marway.wire.headers import JSON_NONFINITE
-from marway_sidecar.archives import ArchiveStore
 from marway_sidecar.backends.base import ModelServer, ServedModel, WorkerDied
 from marway_sidecar.errors import about, without_traceback
 from marway_sidecar.lifecycle.pool import ModelPool

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Final
 
+from marway.archive_store import ArchiveStore
 from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, Draining, MarwayError, RuntimeDown
 from marway.records import VersionRecord
@@ -14,7 +15,7 @@ from marway.serving import ServingSettings
 from marway.wire.envelope import Answer
 from marway.wire.pods import ModelStatus
 from marway.wire.runtime import DeviceMemory
-from marway_sidecar.archives import ArchiveStore, Fetches
+from marway_sidecar.archives import Fetches
 from marway_sidecar.backends.base import ModelServer
 from marway_sidecar.changes import Changes
 from marway_sidecar.errors import about

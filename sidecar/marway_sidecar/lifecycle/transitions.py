@@ -230,8 +230,8 @@ class Transitions:
             name=record.name,
             version=record.version,
             archive=path,
-            workers=max(1, serving.min_workers),
-            max_workers=bounds(serving, cpus=self.context.cpus)[1],
+            workers=1 if record.sequences is not None else max(1, serving.min_workers),
+            max_workers=1 if record.sequences is not None else bounds(serving, cpus=self.context.cpus)[1],
             load_timeout_s=serving.load_timeout_s,
             predict_timeout_s=serving.predict_timeout_s,
             protocol=serving.protocol,
@@ -239,6 +239,7 @@ class Transitions:
             batch_rows=serving.max_batch_rows,
             retry_rows=serving.retry_rows,
             golden=record.golden_sha256 is not None,
+            sequences=record.sequences is not None,
             environment=environment,
         )
 

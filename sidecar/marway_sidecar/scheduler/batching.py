@@ -73,7 +73,7 @@ class BatchCaller:
 
     @property
     def _may_run_twice(self) -> bool:
-        return self.version.serving.retry_rows
+        return self.version.serving.retry_rows and self.version.record.sequences is None
 
     def _after(self, error: Exception, model: ServedModel, jobs: Sequence[Job]) -> list[Job]:
         """Decide what becomes of jobs whose call failed as a whole; return those that are sent again."""

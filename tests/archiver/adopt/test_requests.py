@@ -27,7 +27,7 @@ def read(tmp_path: Path, *lines: Any, **protocols: Any) -> Requests:
     ("path", "route"),
     [
         ("/predictions/intent", Route("torchserve", "intent", verb="predictions")),
-        ("http://old/predictions/intent/1.0?a=1", Route("torchserve", "intent", "1.0", verb="predictions", query="a=1")),
+        ("http://o/predictions/intent/1.0?a=1", Route("torchserve", "intent", "1.0", verb="predictions", query="a=1")),
         ("/explanations/intent", Route("torchserve", "intent", verb="explanations")),
         ("/predictions/intent/1.0/v1/chat", Route("torchserve", "intent", "1.0", verb="predictions", rest="/v1/chat")),
         ("/wfpredict/flow", Route("torchserve", "flow", verb="wfpredict")),

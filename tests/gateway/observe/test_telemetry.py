@@ -149,6 +149,7 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
         "marway_gateway_retries_total",
         "marway_gateway_retries_refused_total",
         "marway_gateway_requests_queued",
+        "marway_gateway_fallbacks_total",
         "marway_gateway_load_aheads_total",
         "marway_gateway_ejections_total",
         "marway_gateway_cache_requests_total",

@@ -39,32 +39,32 @@ def versions(pod: FakePod) -> list[str]:
     return [seen.path.rpartition("/")[2] for seen in pod.requests]
 
 
-async def over_all(gateway: Running, *, name: str = "intent", **headers: str) -> dict[str, str | None]:
-    """Ask over every surface; return what each was told of its side."""
+async def over_all(
+    gateway: Running, *, name: str = "intent", header: str = TRAFFIC, parameter: str = "marway_traffic", **headers: str
+) -> dict[str, str | None]:
+    """Ask over every surface; return what each was told of its side, or whatever else ``header`` says."""
     told: dict[str, str | None] = {}
     for surface, (path, body) in HTTP.items():
         sent = body if isinstance(body, bytes) else json.dumps(body).encode()
         got = await gateway.client.post(path, content=sent, headers=headers)
         assert got.status_code == 200, got.text
-        told[surface] = got.headers.get(TRAFFIC)
+        told[surface] = got.headers.get(header)
     async with grpc.aio.insecure_channel(gateway.addresses.grpc) as channel:
         for surface, (method, request) in GRPC.items():
             call = method(channel)(request(name), metadata=tuple(headers.items()))
             await call
-            told[surface] = dict(await call.trailing_metadata()).get(TRAFFIC)
+            told[surface] = dict(await call.trailing_metadata()).get(header)
         theirs = inference_pb2_grpc.InferenceAPIsServiceStub(channel)
         streamed = theirs.StreamPredictions(
             inference_pb2.PredictionsRequest(model_name=name, input={"data": b"hello"}),
             metadata=tuple(headers.items()),
         )
         assert [piece.prediction async for piece in streamed] == [b"hello"]
-        told["torchserve_grpc_stream"] = dict(await streamed.trailing_metadata()).get(TRAFFIC)
+        told["torchserve_grpc_stream"] = dict(await streamed.trailing_metadata()).get(header)
         stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
         async for response in stub.ModelStreamInfer(iter([infer_request(name)]), metadata=tuple(headers.items())):
             parameters = response.infer_response.parameters
-            told["open_inference_stream"] = (
-                parameters["marway_traffic"].string_param if "marway_traffic" in parameters else None
-            )
+            told["open_inference_stream"] = parameters[parameter].string_param if parameter in parameters else None
     return told
 
 

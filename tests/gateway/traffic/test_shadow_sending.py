@@ -94,7 +94,7 @@ def version(tmp_path: Path) -> Resolved:
 
 async def send(version: Resolved, made: Reply | Exception, *, ready: bool = True) -> tuple[Came | Dropped, Asked, Pods]:
     asked, pods = Asked(made), Pods(ready=ready)
-    sender = CopySender(cast("PodSet", pods), cast("Upstream", asked), {})
+    sender = CopySender(cast("PodSet", pods), cast("Upstream", asked), {}, cast("Any", None))
     return await sender.send(version, {"x-request-id": "r"}, b"text", within_s=5), asked, pods
 
 

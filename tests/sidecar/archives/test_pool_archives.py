@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from marway.archive_store import ArchiveStore, ArchiveUse
 from marway.deadline import Deadline
 from marway.errors import ModelLoading, Unavailable
 from marway.records import ArchiveRef
 from marway.serving import ServingSettings
-from marway_sidecar.archives import ArchiveStore, ArchiveUse
 from support.fake_server import FakeServer
 from support.pools import PoolRoom, predict, state
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from marway.archive_store.layout import Layout
 from marway.environments.lock import EnvironmentLock, WheelRef
 from marway.errors import LoadFailed, Unavailable
 from marway.objects import locks
 from marway.records import VersionRecord
 from marway.registry import Registry, keys
-from marway_sidecar.archives.layout import Layout
 from marway_sidecar.backends.base import Description, ServedModel, ServerInfo
 from support.fake_server import FakeServer
 from support.pools import PoolRoom, predict, state

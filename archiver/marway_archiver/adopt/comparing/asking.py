@@ -143,8 +143,8 @@ class Server:
 def compared_answer(answer: OldAnswer, protocol: Protocol, *, said_id: bool = False) -> GoldenAnswer:
     """Return an answer as two are compared: numbers within a tolerance, saved tensors as such, of errors their status.
 
-    What a v2 server puts into each response of its own accord is left out: the version's name there, and an id that the
-    caller did not give (``said_id``).
+    What a v2 server puts into each response of its own accord is left out: the model's name and version there, an id
+    that the caller did not give (``said_id``), and parameters that are none.
     """
     status, content_type, body = answer.status, answer.content_type, answer.body
     if status >= 400:
@@ -159,8 +159,16 @@ def compared_answer(answer: OldAnswer, protocol: Protocol, *, said_id: bool = Fa
     made = GoldenAnswer.of(status=status, kind=kind, body=body, content_type=content_type)
     if protocol == "v2" and isinstance(made.value, dict) and "outputs" in made.value:
         hidden = {"model_name", "model_version"} | (set() if said_id else {"id"})
-        return made.model_copy(update={"value": {n: v for n, v in made.value.items() if n not in hidden}})
+        said = _with_parameters({n: v for n, v in made.value.items() if n not in hidden})
+        outputs = said["outputs"]
+        if isinstance(outputs, list):
+            said["outputs"] = [_with_parameters(each) if isinstance(each, dict) else each for each in outputs]
+        return made.model_copy(update={"value": said})
     return made
+
+
+def _with_parameters(part: dict[str, Any]) -> dict[str, Any]:
+    return part if part.get("parameters", True) else {name: v for name, v in part.items() if name != "parameters"}
 
 
 def _is_text(answer: OldAnswer) -> bool:

@@ -17,12 +17,12 @@ ROW_BYTES: Final = 512
 """What a row without bodies is taken to need in memory, in bytes."""
 NAMES: Final = (
     *("version", "label", "role", "surface", "client", "pod", "status", "outcome", "error", "cache", "bodies"),
-    *("input_type", "output_type"),
+    *("input_type", "output_type", "node"),
 )
 """Columns that have few different values."""
 _OF_INFO: Final = (
     *("model", "serving.observe_redact", "serving.observe_rate", "serving.quality"),
-    *("prediction_id", "request_id", "group_id"),
+    *("prediction_id", "request_id", "group_id", "graph", "node"),
     *("version", "label", "role", "surface", "client", "pod", "status", "outcome", "error", "cache"),
     *("attempts", "resolve_s", "pod_s", "run"),
     *("request_bytes", "response_bytes", "tokens"),

@@ -64,7 +64,8 @@ class GrpcCall:
             InvalidReference, NotFound: There is no such version.
             RegistryUnavailable: The registry does not answer.
         """
-        self._call.name, self._call.selector = name, selector
+        if self.info.fallback is None:  # else it is that one's, which the call names
+            self._call.name, self._call.selector = name, selector
         return await self._gateway.predictor.resolve(self._call)
 
     async def predict(self, name: str, selector: str | None, body: bytes, *, content_type: str) -> Answer:

@@ -69,8 +69,8 @@ async def infer_pieces(
     Raises:
         MarwayError: As `GrpcCall.resolve`, `GrpcCall.predict_rows` and `GrpcCall.ask`.
     """
-    for _ in range(2):
-        with suppress(CandidateLost):  # before the first piece, and once at most: see `shaped` in `predict.call`
+    for _ in range(3):
+        with suppress(CandidateLost):  # before the first piece: see `shaped` in `predict.call`
             async with aclosing(_pieces(gateway, call, message, final)) as pieces:
                 async for piece in pieces:
                     yield piece

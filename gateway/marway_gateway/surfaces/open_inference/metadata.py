@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from marway.deadline import Deadline
 from marway.errors import MarwayError
+from marway.graphs import GRAPH_BACKEND
 from marway.records import Signature, VersionRecord
 from marway.resolve.resolved import Resolved
 from marway.wire.headers import DESCRIBE, NOTHING
@@ -36,7 +37,8 @@ async def model_metadata(gateway: Gateway, name: str, selector: str | None) -> M
     """
     resolved = await gateway.resolver.resolve(name, selector)
     record = resolved.record
-    if passes(record) and record.signature == Signature():
+    # A graph takes what its nodes take, which a signature says; running it would tell nothing.
+    if record.backend != GRAPH_BACKEND and passes(record) and record.signature == Signature():
         record = record.model_copy(update={"signature": await _asked(gateway, resolved)})
     return metadata_of(record, await versions_of(gateway, record.name))
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from starlette.types import Send
 
 from marway.errors import InvalidRequest, Unimplemented
+from marway.graphs import takes_tensors
 from marway.records import VersionRecord
 from marway.refs import TENSOR_BACKENDS
 from marway.wire.headers import EXPLAIN
@@ -34,8 +35,8 @@ _LOOKED_AT: Final = (_SHARED_MEMORY.encode(), _SEQUENCE.encode(), b"\\u00")
 
 
 def passes(record: VersionRecord) -> bool:
-    """Return whether requests of tensors go to a version's server as they came."""
-    return record.backend in TENSOR_BACKENDS
+    """Return whether requests of tensors go to a version's server, or through a graph, as they came."""
+    return record.backend in TENSOR_BACKENDS or takes_tensors(record)
 
 
 class InferRoute(RowRoute):

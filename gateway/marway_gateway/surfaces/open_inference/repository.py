@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 
 from marway import errors
 from marway.deadline import Deadline
+from marway.graphs import GRAPH_BACKEND
 from marway.refs import check_label, check_version, is_label
 from marway.registry import Registry
 from marway.resolve.resolved import Resolved
@@ -144,6 +145,8 @@ def add_repository(app: FastPathApp, current: CurrentGateway) -> None:
         gateway = current()
         resolved = await _resolve(gateway, model, request)
         record = resolved.record
+        if record.backend == GRAPH_BACKEND:
+            await gateway.loader.unload(record, pod=None, deadline=Deadline.after(gateway.settings.default_timeout_s))
         having = [
             pod
             for pod in gateway.pods.pods

@@ -27,6 +27,7 @@ _FINAL: Final = pb.ModelInferResponse(
 """What Triton adds to the last response to a request, by which its clients know that there is no more."""
 _PREDICTION: Final = "marway_prediction_id"
 _TRAFFIC: Final = "marway_traffic"
+_FALLBACK: Final = "marway_fallback"
 _AT_ONCE: Final = 64
 """Requests of one call that are worked on at once; further ones are not read until one of these is answered."""
 
@@ -124,4 +125,6 @@ def _named(info: RequestInfo | None) -> bytes:
     parameters = {_PREDICTION: pb.InferParameter(string_param=info.prediction_id or "")}
     if info.assignment is not None:
         parameters[_TRAFFIC] = pb.InferParameter(string_param=info.role)
+    if info.fallback is not None:
+        parameters[_FALLBACK] = pb.InferParameter(string_param=info.fallback)
     return pb.ModelInferResponse(parameters=parameters).SerializeToString()

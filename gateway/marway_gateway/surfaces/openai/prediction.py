@@ -71,7 +71,8 @@ class OpenAIRoute:
         body = await call.whole_body()
         cancel_scope.step = "its body was not read yet"
         asked = await gateway.converters.run(len(body), read_asked, body)
-        call.name, call.selector = asked.name, asked.selector
+        if call.info.fallback is None:  # else it is that one's, which the call names
+            call.name, call.selector = asked.name, asked.selector
         cancel_scope.step = "its model was not found yet"
         resolved = await gateway.predictor.resolve(call)
         cancel_scope.step = None

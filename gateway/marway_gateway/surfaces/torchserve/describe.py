@@ -12,13 +12,20 @@ from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from marway.deadline import Deadline
+from marway.errors import MarwayError, ModelError, clip
+from marway.records import VersionRecord
 from marway.wire.headers import DESCRIBE, NOTHING
-from marway_gateway.gateway import CurrentGateway
+from marway.wire.request import read_ids
+from marway_gateway.gateway import CurrentGateway, Gateway
+from marway_gateway.http.body import RequestBody
 from marway_gateway.http.requests import request_info, send_whole
+from marway_gateway.observe.telemetry import RequestInfo
+from marway_gateway.predict.call import PredictCall
 from marway_gateway.surfaces.http_call import http_call
 from marway_http.channel import CHANNEL, Channel, HeaderBlock
 
-__all__ = ["CustomizedDescription"]
+__all__ = ["CustomizedDescription", "customized_metadata"]
 
 _HEADERS: Final = {DESCRIBE: "1", NOTHING: "1"}
 _METADATA_BYTES_MAX: Final = 1024 * 1024
@@ -61,6 +68,40 @@ class CustomizedDescription:
             return
         document = [{"modelName": info.model, "modelVersion": info.version, "customizedMetadata": _metadata(said)}]
         await send_whole(channel, info, 200, _TYPE, json.dumps(document, indent=2).encode())
+
+
+async def customized_metadata(gateway: Gateway, record: VersionRecord) -> Any:
+    """Return what a version's handler says of its model, parsed where it is JSON; asked as a prediction of its own.
+
+    Raises:
+        ModelError: The handler does not describe it.
+        MarwayError: As `Predictor.predict`.
+    """
+    info = RequestInfo(method="GET", path=f"/models/{record.name}/{record.version}", ids=read_ids(lambda name: None))
+    gateway.telemetry.predicting(info, "torchserve", observed=False)
+    call = PredictCall(
+        name=record.name,
+        selector=record.version,
+        headers={**info.ids.headers(), **_HEADERS},
+        deadline=Deadline.after(gateway.settings.default_timeout_s),
+        info=info,
+        body=RequestBody.opened(b"", max_bytes=0),
+        fresh=True,
+    )
+    try:
+        with gateway.predictor.scope(call):
+            answer = await gateway.predictor.predict(call)
+            said = await answer.whole(max_bytes=_METADATA_BYTES_MAX, too_large="the description is too large")
+        info.status = answer.reply.status
+        if answer.reply.status >= 400:
+            message = clip(said.decode(errors="replace"), 1000)
+            raise ModelError(message, status=answer.reply.status, model=record.name, version=record.version)
+    except MarwayError as exc:
+        info.failed(exc)
+        raise
+    finally:
+        gateway.telemetry.finish(info)
+    return _metadata(said)
 
 
 def _metadata(said: bytes) -> Any:

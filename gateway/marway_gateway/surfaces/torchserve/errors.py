@@ -27,6 +27,7 @@ _BY_STATUS: Final[Mapping[int, str]] = {
 }
 _BY_CODE: Final[Mapping[str, str]] = {
     "model_not_found": "ModelNotFoundException",
+    "workflow_not_found": "WorkflowNotFoundException",
     "version_not_found": "ModelVersionNotFoundException",
     "label_not_found": "ModelVersionNotFoundException",
 }

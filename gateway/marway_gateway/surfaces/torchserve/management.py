@@ -1,8 +1,9 @@
-"""TorchServe's management API, REST and gRPC: which `marway` verb does what was asked for.
+"""TorchServe's management API, REST and gRPC, where it is not served: which `marway` verb does what was asked for.
 
-Models come from the registry here, and workers follow the load, so that there is nothing for it to manage. Its clients
-are told so in the form of error that they know. `GET /models` and `GET /models/{model}` are Marway's own, and what a
-handler says of its model is asked of it (`describe`).
+Models come from the registry, and workers follow the load. The API's clients are told so in the form of error that
+they know. `GET /models` and `GET /models/{model}` are Marway's own, and what a handler says of its model is asked of it
+(`describe`). Where the setting `torchserve_management` is on, the admin port serves it
+(`managing`).
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ _RPCS: Final = {
     "UnregisterModel": _UNREGISTER,
 }
 _NOT_HERE: Final = "TorchServe's management API is not served here: "
+_SETTING: Final = "; the gateway's setting torchserve_management has the admin port serve that API"
 
 
 def add_management(app: FastPathApp, gateway: CurrentGateway) -> None:
@@ -80,14 +82,17 @@ def add_description(app: FastPathApp, gateway: CurrentGateway) -> None:
 def management_rpcs() -> grpc.GenericRpcHandler[Any, Any]:
     """Return the gRPC service, each of whose calls is refused."""
     exception = "org.pytorch.serve.http.MethodNotAllowedException"
-    return refused_rpcs(SERVICE, {name: f"{_NOT_HERE}{message}\n{exception}" for name, message in _RPCS.items()})
+    return refused_rpcs(
+        SERVICE, {name: f"{_NOT_HERE}{message}{_SETTING}\n{exception}" for name, message in _RPCS.items()}
+    )
 
 
 def _refusing(message: str, allowed: str) -> Callable[[Request], Awaitable[Response]]:
     async def refuse(request: Request) -> Response:
         info = request_info(request.scope)
         info.outcome, info.error = "client_error", "method_not_allowed"
-        problem = Problem(title="Method not allowed", status=405, detail=_NOT_HERE + message, code="method_not_allowed")
+        detail = f"{_NOT_HERE}{message}{_SETTING}"
+        problem = Problem(title="Method not allowed", status=405, detail=detail, code="method_not_allowed")
         body, content_type = error_body("torchserve", problem)
         return Response(body, problem.status, headers={"allow": allowed}, media_type=content_type)
 

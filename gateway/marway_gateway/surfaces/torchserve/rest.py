@@ -35,6 +35,7 @@ from marway_gateway.surfaces.surface import RpcService, Surface
 from marway_gateway.surfaces.torchserve.errors import TORCHSERVE_ERRORS
 from marway_gateway.surfaces.torchserve.grpc import SERVICE, TorchServeService
 from marway_gateway.surfaces.torchserve.management import add_description, add_management, management_rpcs
+from marway_gateway.surfaces.torchserve.workflows import add_workflow_management, add_workflows
 from marway_http.pages.openapi import ANSWERS, BODIES
 
 __all__ = ["TORCHSERVE", "Ping"]
@@ -85,6 +86,8 @@ def _add_routes(app: FastPathApp, gateway: CurrentGateway) -> None:
             openapi_extra=_BODY,
         )
     _add_other_paths(app, *handlers)
+    add_workflows(app, gateway, _BODY, _ANSWER)
+    add_workflow_management(app)
 
     @app.get(
         "/ping",
@@ -144,6 +147,11 @@ def _from_query(scope: Scope) -> dict[str, str]:
     return {"model": names[-1]}
 
 
+def _add_admin_routes(app: FastPathApp, gateway: CurrentGateway) -> None:
+    add_management(app, gateway)
+    add_workflow_management(app)
+
+
 TORCHSERVE: Final = Surface(
     name=_NAME,
     tag=_NAME,
@@ -151,7 +159,7 @@ TORCHSERVE: Final = Surface(
     segments=("api-description", "explanations", "invocations", "ping", "predictions", "wfpredict", "workflows"),
     error_form=TORCHSERVE_ERRORS,
     add_routes=_add_routes,
-    add_admin_routes=add_management,
+    add_admin_routes=_add_admin_routes,
     services=(RpcService(SERVICE, inference_pb2_grpc.add_InferenceAPIsServiceServicer_to_server, TorchServeService),),
     refused_rpcs=(management_rpcs,),
 )

@@ -186,7 +186,9 @@ class NativeEngine:
             await self._environments.start_forks(server_name)
             title = f"{request.name} {request.version}"
             archive = self._settings.model_store / request.archive
-            unpacked = await asyncio.to_thread(unpack, archive, self._directories.temporary, title)
+            unpacked = await asyncio.to_thread(
+                unpack, archive, self._directories.temporary, title, sequences=request.sequences
+            )
             if self._closed:
                 await asyncio.to_thread(shutil.rmtree, unpacked.directory, ignore_errors=True)
                 raise Unavailable("the runtime is being stopped")

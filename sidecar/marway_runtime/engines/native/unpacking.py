@@ -57,13 +57,14 @@ class Unpacked:
         return float(value) if isinstance(value, (int, float)) and value > 0 else otherwise
 
 
-def unpack(archive: Path, into: Path, title: str) -> Unpacked:
+def unpack(archive: Path, into: Path, title: str, *, sequences: bool = False) -> Unpacked:
     """Unpack an archive into a new directory below ``into``. Blocks.
 
     Args:
         archive: The file.
         into: A directory that is there.
         title: The version, for messages.
+        sequences: Whether its record says that it keeps sequences.
 
     Raises:
         LoadFailed: It is none, or asks for what this engine does not do.
@@ -74,7 +75,7 @@ def unpack(archive: Path, into: Path, title: str) -> Unpacked:
             manifest = json.loads(_read(opened, _MANIFEST))["model"]
             config = _config(opened, manifest.get("configFile"), title)
             expanded = sum(entry.file_size for entry in opened.infolist())
-            _check(expanded, archive, manifest, config, title)
+            _check(expanded, archive, manifest, setting_problem(config, sequences=sequences), title)
             free = shutil.disk_usage(into).free
             if free < expanded:
                 raise Unavailable(
@@ -95,10 +96,10 @@ def unpack(archive: Path, into: Path, title: str) -> Unpacked:
     return Unpacked(directory, str(manifest.get("modelVersion", "")), str(manifest["handler"]), expanded, config)
 
 
-def _check(expanded: int, archive: Path, manifest: Mapping[str, Any], config: Mapping[str, Any], title: str) -> None:
+def _check(expanded: int, archive: Path, manifest: Mapping[str, Any], refused: str | None, title: str) -> None:
     """Refuse what would fill the disk, or what this engine would have to pass over."""
     problem = expansion_problem(archive.stat().st_size, expanded)
-    problem = f"it {problem}" if problem is not None else setting_problem(config)
+    problem = f"it {problem}" if problem is not None else refused
     if problem is not None:
         raise _failed(title, problem)
     handler = manifest.get("handler")

@@ -39,6 +39,7 @@ class Control(RuntimeClient):
             load_timeout_s=model.load_timeout_s,
             predict_timeout_s=model.predict_timeout_s,
             share_weights=model.golden and model.max_workers != 1,
+            sequences=model.sequences,
         )
         answer = await self.request("PUT", _path(model), request, timeout_s=model.load_timeout_s + _TIMEOUT_S)
         return self.document(_loaded(answer, model), ModelState)

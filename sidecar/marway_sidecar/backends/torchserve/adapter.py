@@ -13,7 +13,13 @@ from marway.errors import LoadFailed, MarwayError, Unavailable, clip
 from marway.wire import envelope, model_log
 from marway.wire.runtime import LOGS, RuntimeInfo
 from marway_sidecar.backends.base import Description, ServedModel, ServerInfo, ServerStatus, WorkerStatus
-from marway_sidecar.backends.torchserve.archive import Asked, asked_by, checked, unpacked_bytes
+from marway_sidecar.backends.torchserve.archive import (
+    Asked,
+    asked_by,
+    checked,
+    unpacked_bytes,
+    without_sequences,
+)
 from marway_sidecar.backends.torchserve.calls import Calls, EnvelopedCalls
 from marway_sidecar.backends.torchserve.connection import Connection
 from marway_sidecar.backends.torchserve.management import (
@@ -103,8 +109,13 @@ class TorchServeAdapter:
         again = False
         began = datetime.now(UTC)
         while True:
+            given = without_sequences(model)
             try:
-                return await self._management.register(model)
+                registered = await asyncio.to_thread(given.__enter__)
+                try:
+                    return await self._management.register(registered)
+                finally:
+                    given.__exit__(None, None, None)
             except Refused as exc:
                 # A failed start unregisters by itself; one that timed out here may still be there.
                 await self.unload(model)

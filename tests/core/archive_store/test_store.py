@@ -12,16 +12,23 @@ from pathlib import Path
 
 import pytest
 
+from marway.archive_store import ArchiveStore
+from marway.archive_store.layout import Layout
 from marway.errors import ArchiveCorrupt, LoadFailed, Unavailable
 from marway.objects import locks
 from marway.records import ArchiveRef, VersionRecord
 from marway.registry import Registry
-from marway_sidecar.archives import ArchiveStore
-from marway_sidecar.archives.layout import Layout
 from support.archives import Observed, fetched, names, published
 from support.fetching import Wish, fetching
+from support.registry import publish
 
 MakeStore = Callable[..., ArchiveStore]
+
+
+@pytest.fixture
+def record(tmp_path: Path, registry: Registry) -> VersionRecord:
+    """A published version, whose archive is a few bytes."""
+    return publish(registry, tmp_path, "some", "1.0")
 
 
 @pytest.fixture

@@ -21,13 +21,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
 from marway.environments.lock import WheelRef
 from marway.objects.files import Files
 from marway.objects.locks import Pause, take_shared
 from marway.records import ArchiveRef
 from marway.wire.environments import wheel_file
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["KEPT", "ArchiveUse", "Fenced", "Layout", "Partial", "Stored"]
 

@@ -18,14 +18,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from marway.archive_store.download import download
+from marway.archive_store.layout import ArchiveUse, Fenced, Layout, Partial, Stored
+from marway.archive_store.space import NoRoom, Space
 from marway.errors import ArchiveCorrupt, LoadFailed, Unavailable
 from marway.objects import ObjectMissing
 from marway.objects.files import Files
 from marway.objects.locks import fenced_lock
 from marway.registry import Registry
-from marway_sidecar.archives.download import download
-from marway_sidecar.archives.layout import ArchiveUse, Fenced, Layout, Partial, Stored
-from marway_sidecar.archives.space import NoRoom, Space
 
 __all__ = ["ArchiveStore", "FetchOutcome"]
 

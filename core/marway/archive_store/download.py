@@ -17,11 +17,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import BinaryIO, Final
 
+from marway.archive_store.layout import Stored
 from marway.environments.lock import WheelRef
 from marway.errors import RegistryUnavailable
 from marway.objects.files import Files
 from marway.registry import Registry
-from marway_sidecar.archives.layout import Stored
 
 __all__ = ["PARALLEL_FROM_BYTES", "download"]
 

@@ -21,12 +21,12 @@ from typing import BinaryIO, get_args
 
 import pytest
 
+from marway.archive_store import ArchiveStore, download
 from marway.errors import ArchiveCorrupt, RegistryUnavailable, Unavailable
 from marway.objects import open_store
 from marway.objects.s3 import retries as backoff
 from marway.records import ArchiveRef, VersionRecord
 from marway.registry import Registry
-from marway_sidecar.archives import ArchiveStore, download
 from support import killed_fetch
 from support.archives import MIB, Observed, fetched, names, published
 from support.every import LONG

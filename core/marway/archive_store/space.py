@@ -13,10 +13,10 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from marway.archive_store.layout import KEPT, Layout, Partial, Stored
 from marway.objects.files import Files
 from marway.objects.locks import Pause, fenced_lock, try_exclusive
 from marway.records import utc_now
-from marway_sidecar.archives.layout import KEPT, Layout, Partial, Stored
 
 __all__ = ["NoRoom", "Space"]
 

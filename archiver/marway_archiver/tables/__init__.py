@@ -1,0 +1,1 @@
+"""Tables of rows by key, out of Parquet or Arrow files."""

@@ -1,0 +1,1 @@
+"""TorchServe's workflows: a `.war`, and the models that it names, become a graph."""

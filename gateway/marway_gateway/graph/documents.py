@@ -1,0 +1,107 @@
+"""The documents of graphs, ready to run: fetched once by their archive's digest, which never has another."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import jmespath
+
+from marway.graphs import Graph
+from marway.graphs.expressions import looks_of
+from marway.graphs.reading import fetch_graph
+from marway.records import VersionRecord
+from marway.resolve.reader import LookUps, RegistryReader
+
+__all__ = ["Documents", "Expression", "Plan"]
+
+_PLANS_MAX: Final = 256
+"""Graphs that are held: some 100 KiB each at most."""
+_WAIT_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """An expression of a graph.
+
+    Attributes:
+        text: As the document has it.
+        search: Gives what it selects of an object of `request` and `nodes`.
+        request: Whether it looks at the request.
+        nodes: Which nodes' answers it looks at.
+    """
+
+    text: str
+    search: Callable[[Any], Any]
+    request: bool
+    nodes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, text: str) -> Expression:
+        compiled = jmespath.compile(text)
+        # A field called so somewhere in an answer makes this true as well, at the price of reading the request.
+        return cls(text, compiled.search, "'request'" in str(compiled.parsed), looks_of(text).nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A graph, ready to run.
+
+    Attributes:
+        graph: Its document.
+        expressions: All of its expressions, by their text.
+    """
+
+    graph: Graph
+    expressions: Mapping[str, Expression]
+
+    @classmethod
+    def of(cls, graph: Graph) -> Plan:
+        texts = [text for node in graph.nodes.values() for text in node.expressions]
+        if graph.output is not None:
+            texts.append(graph.output)
+        return cls(graph, {text: Expression.of(text) for text in texts})
+
+
+class Documents:
+    """Fetches the documents of graphs from the registry, and keeps those used last.
+
+    Args:
+        reader: Reads the registry.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, reader: RegistryReader, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._reader = reader
+        self._plans: OrderedDict[str, Plan] = OrderedDict()
+        self._look_ups = LookUps(wait_s=_WAIT_S, negative_ttl_s=0.0, clock=clock)
+
+    async def plan(self, record: VersionRecord) -> Plan:
+        """Return a graph, ready to run.
+
+        Raises:
+            ArchiveCorrupt: Its archive is not there, or has other bytes than the record says.
+            InvalidGraph: It holds no graph, or one that cannot be run.
+            RegistryUnavailable: The registry does not answer.
+        """
+        digest = record.archive.sha256
+        plan = self._plans.get(digest)
+        if plan is None:
+            plan = await self._look_ups.once((digest,), lambda: self._fetched(record))
+        else:
+            self._plans.move_to_end(digest)
+        return plan
+
+    async def aclose(self) -> None:
+        """Give up what is being fetched."""
+        await self._look_ups.aclose()
+
+    async def _fetched(self, record: VersionRecord) -> Plan:
+        plan = Plan.of(await self._reader.call(fetch_graph, self._reader.registry, record))
+        self._plans[record.archive.sha256] = plan
+        if len(self._plans) > _PLANS_MAX:
+            self._plans.popitem(last=False)
+        return plan

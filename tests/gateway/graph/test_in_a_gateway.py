@@ -1,0 +1,55 @@
+"""A graph in a running gateway: its nodes are predictions like any others, and its answer says what each took."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from gateway.fakes import FakePod, running
+from marway.registry import Registry
+from marway.wire.headers import OUTCOME, Outcome
+from support.graphs import publish_graph
+from support.registry import publish
+
+MakePod = Callable[..., Awaitable[FakePod]]
+
+
+async def told(pod: FakePod, request: web.Request) -> web.StreamResponse:
+    """Say which model was asked, and with what."""
+    model = request.path.split("/")[2]
+    answer = json.dumps({"model": model, "given": pod.requests[-1].body.decode()})
+    headers = {"content-type": "application/json", OUTCOME: Outcome.ANSWERED}
+    return web.Response(body=answer, headers=headers)
+
+
+async def test_models_are_asked_one_after_the_other(registry: Registry, make_pod: MakePod, tmp_path: Path) -> None:
+    """Each node gets its own version, its input and the request's ids; the last one's answer is passed on."""
+    for name in ("clean", "score"):
+        publish(registry, tmp_path, name)
+    chain = {"kind": "sequence", "nodes": ["first", "second"]}
+    first = {"kind": "model", "model": "clean"}
+    second = {"kind": "model", "model": "score", "input": "{was: request.text, is: nodes.first.model}"}
+    publish_graph(registry, tmp_path, {"nodes": {"all": chain, "first": first, "second": second}, "start": "all"})
+    pod = await make_pod(behave=told)
+    async with running(pod, registry=registry) as gateway:
+        answer = await gateway.predict(
+            "/predict/tour", b'{"text": "Hi"}', content_type="application/json", x_request_id="r1", x_mine="yes"
+        )
+        counted = await gateway.metric(
+            'marway_gateway_graph_node_duration_seconds_count{model="tour",node="second",outcome="ok",version="1.0"}'
+        )
+        asked = await gateway.metric(
+            'marway_gateway_request_duration_seconds_count{model="score",outcome="ok",surface="graph",version="1.0"}'
+        )
+    assert answer.json() == {"model": "score", "given": '{"was":"Hi","is":"clean"}'}
+    assert (answer.headers["x-model-name"], answer.headers["content-type"]) == ("tour", "application/json")
+    assert 'desc="clean 1.0"' in answer.headers["server-timing"]
+    assert "node-second;dur=" in answer.headers["server-timing"]
+    assert "x-marway-graph" not in answer.headers
+    assert (counted, asked) == (1, 1)
+    assert [each.headers["x-request-id"] for each in pod.requests] == ["r1", "r1"]
+    assert [each.headers["x-mine"] for each in pod.requests] == ["yes", "yes"]
+    assert pod.requests[0].body == b'{"text": "Hi"}'
