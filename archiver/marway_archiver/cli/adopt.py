@@ -128,6 +128,7 @@ def adopt(
             lock_for=tuple(lock_for or ()),
             gateway=None if url is None else admin_url(gateway, registry),
             examples={} if asking is None else asking.examples,
+            signatures={} if asking is None else asking.signatures,
             tolerance=tolerance,
         )
         asks = want is not None and want.compare and asking is not None and asking.comparable

@@ -229,12 +229,46 @@ def test_golden_examples_of_both_kinds() -> None:
         (example,) = golden_of_requests(IRIS, [v2], server).examples
         assert example.output == {"outputs": answer["outputs"]}
         golden = golden_of_requests(INTENT, [v2, request("a", 1), request("b", 2), request("c", 3)], server, most=2)
+        assert golden.signature is None
     assert [each.input for each in golden.examples] == [b"1", b"2"]
     assert len(golden.left_out) == 2
+    assert "not just one input" in golden.left_out[0]
     with fakes(by_body({1: (404, None, b"no")}), by_body({})) as (old, _):
         assert golden_of_requests(INTENT, [request("a", 1)], old.client()).examples == ()
     assert golden_of_requests(IRIS, [v2], None).examples == ()
     assert len(golden_of_requests(INTENT, [request("a", 1)], None).examples) == 1, "its handler will answer"
+
+
+def test_rows_of_v1_and_v2_are_golden_examples_of_a_handler() -> None:
+    """They are what the handler gets; clients of v2 keep the names and datatypes of tensors that they know."""
+
+    def asked_by(protocol: Any, verb: str, document: Any) -> OldRequest:
+        return OldRequest("f:1", Route(protocol, "intent", verb=verb), json.dumps(document).encode(), JSON)
+
+    def rows(sent: OldRequest, answer: Any = "x") -> Any:
+        with fakes(lambda _: (200, JSON, json.dumps(answer).encode()), by_body({})) as (old, _):
+            return golden_of_requests(INTENT, [sent], old.client())
+
+    v1 = rows(asked_by("v1", "predict", {"instances": ["a", {"text": "b"}, "a"]}))
+    assert [(each.input, each.content_type) for each in v1.examples] == [(b"a", "text/plain"), (b'{"text":"b"}', JSON)]
+    x = {"name": "x", "shape": [2, 3], "datatype": "FP32", "data": [1, 2, 3, 4, 5, 6]}
+    y = {"name": "y", "shape": [3], "datatype": "FP64", "data": [1, 2, 3]}
+    v2 = rows(asked_by("v2", "infer", {"inputs": [x]}), {"outputs": [y]})
+    assert [each.input for each in v2.examples] == [b"[1,2,3]", b"[4,5,6]"]
+    assert v2.signature is not None
+    (taken,), (given,) = v2.signature.inputs, v2.signature.outputs
+    assert (taken.name, taken.datatype, taken.shape) == ("x", "FP32", (-1, 3))
+    assert (given.name, given.datatype, given.shape) == ("y", "FP64", (-1, 3))
+    for protocol, verb, document, why in (
+        ("v1", "predict", {"instances": [{"b64": "AA=="}]}, "bytes"),
+        ("v1", "predict", {}, "no instances"),
+        ("v2", "infer", {"inputs": [x, x]}, "not just one input"),
+        ("v2", "infer", {"inputs": [{**x, "data": [1]}]}, "neither flat"),
+        ("torchserve", "explanations", 1, "asks for explanations"),
+    ):
+        found = rows(asked_by(protocol, verb, document))
+        assert found.examples == ()
+        assert why in found.left_out[0]
 
 
 def test_v2_models_are_asked_what_their_metadata_allow() -> None:

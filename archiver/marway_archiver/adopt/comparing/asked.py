@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from marway.errors import MarwayError
+from marway.records import Signature
 from marway_archiver.adopt.comparing.asking import Server
 from marway_archiver.adopt.comparing.clients import client_lines
 from marway_archiver.adopt.comparing.comparing import Model, models_asked
@@ -50,6 +51,11 @@ class Asked:
     def examples(self) -> dict[str, tuple[Example, ...]]:
         """Golden examples by `NAME/VERSION`."""
         return {name: each.examples for name, each in self.golden.items() if each.examples}
+
+    @property
+    def signatures(self) -> dict[str, Signature]:
+        """By `NAME/VERSION`, the tensors that clients of v2 know."""
+        return {name: each.signature for name, each in self.golden.items() if each.signature is not None}
 
     @property
     def comparable(self) -> bool:

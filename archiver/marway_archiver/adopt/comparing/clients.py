@@ -117,6 +117,11 @@ def _of_platform(found: Found, gateway: str) -> Iterator[ClientLine]:
     yield ClientLine(
         "gRPC", f"OLD:{port}", f"{host}:8002 (--grpc-port of the gateway)", f"the same services: {services}"
     )
+    if found.kind in ("torchserve", "kserve", "modelmesh"):
+        yield ClientLine(
+            "retries", "", "", "a handler's exception is status 503 in TorchServe and 500 here: what is tried again "
+            "on 503 is now only what had no room, as `Retry-After` says"
+        )  # fmt: skip
     yield ClientLine("managing models", "", "", _MANAGED[found.kind])
     yield ClientLine(
         "who may ask", "", "", "tokens of the old server are not known: where the gateway has tokens, "
