@@ -21,15 +21,14 @@ EQUAL = {"kserve": 7, "mlserver": 5, "modelmesh": 6, "triton": 12}
 
 @pytest.mark.parametrize("name", usual("torchserve", more=sorted(EQUAL)))  # docs/adopt has what came of all five
 def test_a_real_server_is_taken_over(name: str, tmp_path: Path) -> None:
-    """Answers are equal but for the status of a handler's exception; times are measured; again, nothing is new."""
+    """Answers are equal but for the status of a handler's exception; times are measured, golden examples stored."""
     registry = (tmp_path / "registry").as_uri()
     with OLD_SERVERS[name](tmp_path) as old:
-        flags = (str(old.source), "--from", old.url, "--requests", str(old.requests), *old.arguments)
-        place = ("--registry", registry, "--create-registry", "--report", str(tmp_path / "report.json"))
-        engine = ("--engine", "native")  # its pod is up sooner than one of TorchServe
-        done = marway("adopt", *flags, *place, *engine, **old.environment)
-        report = json.loads((tmp_path / "report.json").read_text())
-        again = marway("adopt", *flags, "--no-compare", *place, **old.environment)
+        flags = ["--from", old.url, "--requests", str(old.requests), *old.arguments]
+        flags += ["--registry", registry, "--create-registry", "--report", str(tmp_path / "report.json")]
+        flags += ["--engine", "native"]  # its pod is up sooner than one of TorchServe
+        done = marway("adopt", str(old.source), *flags, **old.environment)
+    report = json.loads((tmp_path / "report.json").read_text())
     models = report["comparison"]["models"]
     if name == "torchserve":
         assert done.returncode == 1, done.stderr
@@ -41,8 +40,6 @@ def test_a_real_server_is_taken_over(name: str, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert sum(each["equal"] for each in models) == EQUAL[name] == sum(each["requests"] for each in models)
     assert all(each["timing"]["pairs"] >= 10 for each in models)
-    assert again.returncode == 0, again.stderr
-    assert {each["fate"] for each in json.loads((tmp_path / "report.json").read_text())["models"]} == {"known"}
 
 
 def _records(registry: str) -> list[dict[str, object]]:
