@@ -26,7 +26,7 @@ from marway_archiver.cli.engines import shown_steps
 from marway_ops.engines.cluster import with_cluster
 from marway_ops.engines.trial import planned
 from marway_ops.shell.output import print_table, warn
-from marway_ops.up.plan import PlannedPod
+from marway_ops.up.plan import PlannedPod, named_engines
 
 __all__ = ["Wanted", "asked_of", "compared", "differs", "document", "print_compared", "wanted"]
 
@@ -85,6 +85,8 @@ def wanted(
             if given is not None:
                 raise InvalidInput(f"{flag} needs --from URL, the old server, or --requests FILE with its answers")
         return None
+    if engine is not None:
+        named_engines(engine)
     server = Server(server_url(old, flag="--from"), timeout_s, _headers(headers)) if old is not None else None
     url = server_url(gateway, flag="--compare-with") if gateway is not None else None
     plan = planned(_engines(found, engine)) if compare and url is None else ()
