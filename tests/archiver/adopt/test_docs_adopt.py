@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from marway_archiver.adopt.sources.kinds import KINDS
-from support.cli import marway
+from support.in_process import Marway
 
 Mar = Callable[..., Path]
 PAGE = (Path(__file__).parents[3] / "docs" / "adopt.md").read_text()
@@ -32,8 +32,10 @@ def test_the_page_names_every_kind() -> None:
     assert len(COMMANDS) >= 6
 
 
-@pytest.mark.extended  # a process for each command; what they call, test_adopting.py and sources/ call
-def test_the_pages_commands_run(tmp_path: Path, mar: Mar) -> None:
+@pytest.mark.extended  # each command publishes; what they call, test_adopting.py and sources/ call
+def test_the_pages_commands_run(
+    tmp_path: Path, mar: Mar, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Every command of the page takes over its source, in one registry."""
     mar(tmp_path / "shop" / "model_store", "words", "1.0", file="words_v1.mar")
     mar(tmp_path / "shop" / "model_store", "words", "2.0", file="words_v2.mar")
@@ -63,11 +65,13 @@ def test_the_pages_commands_run(tmp_path: Path, mar: Mar) -> None:
     (tmp_path / "repository" / "add" / "config.pbtxt").write_text('backend: "python"\n')
     (tmp_path / "mlserver" / "iris").mkdir(parents=True)
     (tmp_path / "mlserver" / "iris" / "model-settings.json").write_text('{"implementation": "models.Iris"}')
-    registry = (tmp_path / "registry").as_uri()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MARWAY_REGISTRY", (tmp_path / "registry").as_uri())
+    marway = Marway(monkeypatch, capsys)
     for command in COMMANDS:
         if OF_A_SERVER not in command:
-            done = marway(*shlex.split(command), cwd=tmp_path, MARWAY_REGISTRY=registry)
-            assert done.returncode == 0, (command, done.stdout, done.stderr)
-    listed = json.loads(marway("models", "--json", MARWAY_REGISTRY=registry).stdout)
+            said = marway(*shlex.split(command))
+            assert said.code == 0, (command, said)
+    listed = json.loads(marway("models", "--json").out)
     assert {each["name"] for each in listed} == {"add", "digits", "iris", "mnist", "words"}
     assert (tmp_path / "shop.md").read_text().startswith("# ")
