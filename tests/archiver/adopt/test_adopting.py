@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from marway.errors import RegistryUnavailable
+from marway.errors import InvalidInput, RegistryUnavailable
 from marway.registry import Registry, open_registry
 from marway_archiver.adopt.adopting import Terms, adopt, planned
 from marway_archiver.adopt.found import Found
@@ -19,7 +21,7 @@ from marway_archiver.adopt.sources.kinds import read_source
 from marway_archiver.adopt.sources.wish import Wish
 from marway_archiver.archives import check_archive
 from marway_archiver.bundles.checking import check_bundle
-from support.cli import marway
+from marway_archiver.cli import register
 
 Mar = Callable[..., Path]
 
@@ -157,15 +159,17 @@ def test_a_registry_that_is_not_there_stops_all(tmp_path: Path, store: Path, wis
         adopt(found, open_registry((tmp_path / "none").as_uri()), Terms())
 
 
-@pytest.mark.extended  # two processes of the command; what it calls, the tests above call
 def test_the_verb_prints_and_exits(store: Path, tmp_path: Path) -> None:
-    """`marway adopt` tells what is found and what becomes of it, writes the report, and exits with 1."""
+    """`marway adopt` tells what is found and what becomes of it, writes the report, and fails for what is not."""
+    app = typer.Typer()
+    register(app)
     report, registry = tmp_path / "report.json", (tmp_path / "registry").as_uri()
-    done = marway("adopt", str(store), "--registry", registry, "--create-registry", "--report", str(report))
-    assert done.returncode == 1
-    assert "1 of 3 versions cannot be taken over: bad/1.0" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "words  2.0" in done.stdout.replace("words    2.0", "words  2.0")
+    flags = ["--registry", registry, "--create-registry", "--report", str(report)]
+    done = CliRunner().invoke(app, ["adopt", str(store), *flags])
+    assert isinstance(done.exception, InvalidInput)
+    assert done.exception.message == "1 of 3 versions cannot be taken over: bad/1.0"
+    assert "words  2.0      torchserve  PROD    published" in done.stdout
     assert json.loads(report.read_text())["kind"] == "torchserve"
-    dry = marway("adopt", str(store), "--dry-run", "--json", "--storage", "nothing")
-    assert "--storage nothing: give the address and the directory" in dry.stderr
+    dry = CliRunner().invoke(app, ["adopt", str(store), "--dry-run", "--json", "--storage", "nothing"])
+    assert isinstance(dry.exception, InvalidInput)
+    assert "--storage nothing: give the address and the directory" in dry.exception.message
