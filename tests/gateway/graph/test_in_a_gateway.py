@@ -60,9 +60,9 @@ async def test_what_fails_is_said(registry: Registry, make_pod: MakePod, tmp_pat
     publish(registry, tmp_path, "score")
     both = {"kind": "parallel", "nodes": ["a", "b"]}
     nodes = {"all": both, "a": {"kind": "model", "model": "score"}}
-    nodes["b"] = {"kind": "model", "model": "nobody", "required": False}
+    nodes["b"] = {"kind": "model", "model": "score", "input": "request.text", "required": False}
     publish_graph(registry, tmp_path, {"nodes": nodes, "start": "all"}, "lenient")
-    nodes["b"] = {"kind": "model", "model": "nobody"}
+    nodes["b"] = {"kind": "model", "model": "score", "input": "request.text"}
     publish_graph(registry, tmp_path, {"nodes": nodes, "start": "all"}, "strict")
     pod = await make_pod(behave=told)
     async with running(pod, registry=registry) as gateway:
@@ -74,10 +74,10 @@ async def test_what_fails_is_said(registry: Registry, make_pod: MakePod, tmp_pat
         await until(lambda: pod.cancelled > before)
     assert lenient.json() == {"a": {"model": "score", "given": "x"}, "b": None}
     assert lenient.headers["x-marway-graph"] == "b=failed"
-    assert (strict.status_code, strict.json()["code"], strict.json()["node"]) == (404, "model_not_found", "b")
-    assert strict.json()["detail"].startswith("node b (nobody/PROD): ")
+    assert (strict.status_code, strict.json()["code"], strict.json()["node"]) == (400, "invalid_request", "b")
+    assert strict.json()["detail"].startswith("node b (score/PROD): its expression `request.text` selects nothing")
     assert "node-b;dur=" in strict.headers["server-timing"]
-    assert rows.status_code == 404
-    assert "node b (nobody/PROD): " in rows.text
+    assert rows.status_code == 400
+    assert "node b (score/PROD): its expression `request.text` selects nothing" in rows.text
     assert (late.status_code, late.json()["node"]) == (504, "a")
     assert "deadline of 0.15 s passed: node a had not answered" in late.json()["detail"]
