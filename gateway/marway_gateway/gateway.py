@@ -29,11 +29,10 @@ from marway_gateway.events.history import HistoryScan
 from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.feedback.log import FeedbackLog
 from marway_gateway.graph.copies import GraphCopies
-from marway_gateway.graph.documents import Documents
 from marway_gateway.graph.graphs import Graphs
+from marway_gateway.graph.opening import running_graphs
 from marway_gateway.graph.parts import Parts
 from marway_gateway.graph.releasing import GraphReleases
-from marway_gateway.graph.tables.tables import Tables
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
@@ -205,10 +204,11 @@ async def open_gateway(
         stack.callback(history.close)
         writer = RegistryWriter(registry, resolver, changed=history.changed if settings.duties else None)
         stack.push_async_callback(writer.aclose)
-        documents = Documents(reader, clock=clock)
-        stack.push_async_callback(documents.aclose)
-        graphs = Graphs(documents, telemetry, max_bytes=settings.max_body_bytes)
-        stack.push_async_callback((tables := Tables.of(settings, registry, telemetry.metrics)).aclose)
+        graphs, documents, tables = await stack.enter_async_context(
+            running_graphs(
+                settings, reader=reader, resolver=resolver, telemetry=telemetry, converters=converters, clock=clock
+            )
+        )
         graph_releases = GraphReleases(lambda: predictor, Parts(documents, resolver), reader, tables)
         loader = Loader(pods, api, writer, graph_releases, algorithm_pools=settings.algorithm_pools)
         contracts = ContractChecks(loader, upstream, writer)
