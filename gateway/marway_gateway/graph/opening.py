@@ -1,9 +1,10 @@
-"""What runs graphs, opened with a gateway."""
+"""What runs graphs in a gateway, opened together."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
 from marway.resolve.reader import RegistryReader
@@ -11,48 +12,57 @@ from marway.resolve.resolver import Resolver
 from marway_gateway.conversion.converters import Converters
 from marway_gateway.graph.documents import Documents
 from marway_gateway.graph.graphs import Graphs
+from marway_gateway.graph.releases.asking import Asks
+from marway_gateway.graph.releases.copies import GraphCopies
+from marway_gateway.graph.releases.parts import Parts
+from marway_gateway.graph.releases.releasing import GraphReleases
 from marway_gateway.graph.steps import Means
 from marway_gateway.graph.tables.lookups import Lookups
 from marway_gateway.graph.tables.tables import Tables
 from marway_gateway.observe.telemetry import Telemetry
 from marway_gateway.settings import GatewaySettings
 
-__all__ = ["RunsGraphs", "running_graphs"]
+__all__ = ["OpenGraphs", "opened_graphs"]
 
 
-class RunsGraphs(NamedTuple):
-    """What runs graphs: they themselves, their documents, and the tables that they read."""
+class OpenGraphs(NamedTuple):
+    """What answers calls of graphs, what releases graphs, and what sends them copies."""
 
     graphs: Graphs
-    documents: Documents
-    tables: Tables
+    releases: GraphReleases
+    copies: GraphCopies
 
 
 @asynccontextmanager
-async def running_graphs(
+async def opened_graphs(
     settings: GatewaySettings,
-    *,
     reader: RegistryReader,
     resolver: Resolver,
     telemetry: Telemetry,
     converters: Converters,
-    clock: Callable[[], float],
-) -> AsyncIterator[RunsGraphs]:
-    """Open it for as long as the context lasts.
+    predictor: Callable[[], Asks],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[OpenGraphs]:
+    """Give them for as long as the context lasts.
 
     Args:
-        settings: The gateway's.
+        settings: Where tables are kept, and how large bodies may be.
         reader: Reads the registry.
-        resolver: Knows which version of a table a node reads now.
+        resolver: Knows which versions nodes ask now.
         telemetry: Told of each call that a graph makes.
-        converters: Read and write large bodies of tensors.
+        converters: Read and write large bodies.
+        predictor: Gives what makes predict calls; asked when one is made.
         clock: Monotonic seconds.
     """
-    documents = Documents(reader, clock=clock)
-    tables = Tables.of(settings, reader.registry, telemetry.metrics)
-    means = Means(telemetry, converters.run, settings.max_body_bytes)
-    try:
-        yield RunsGraphs(Graphs(documents, means, Lookups(resolver, tables)), documents, tables)
-    finally:
-        await tables.aclose()
-        await documents.aclose()
+    async with AsyncExitStack() as stack:
+        documents = Documents(reader, clock=clock)
+        stack.push_async_callback(documents.aclose)
+        tables = Tables.of(settings, reader.registry, telemetry.metrics)
+        stack.push_async_callback(tables.aclose)
+        means = Means(telemetry, converters.run, settings.max_body_bytes)
+        yield OpenGraphs(
+            Graphs(documents, means, Lookups(resolver, tables)),
+            GraphReleases(predictor, Parts(documents, resolver), reader, tables),
+            GraphCopies(predictor),
+        )

@@ -29,9 +29,9 @@ from marway.resolve.resolved import Resolved
 from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus
 from marway_gateway.admin.graph_versions import GATEWAY, Part
-from marway_gateway.graph.asking import Asker, Predicts
-from marway_gateway.graph.comparing import Inputs, compared
-from marway_gateway.graph.parts import Parts
+from marway_gateway.graph.releases.asking import Asker, Asks
+from marway_gateway.graph.releases.comparing import Inputs, compared
+from marway_gateway.graph.releases.parts import Parts
 from marway_gateway.graph.tables.tables import Tables
 
 __all__ = ["GraphReleases"]
@@ -50,7 +50,7 @@ class GraphReleases:
         tables: Opens tables, which are released as graphs are.
     """
 
-    def __init__(self, predictor: Callable[[], Predicts], parts: Parts, reader: RegistryReader, tables: Tables) -> None:
+    def __init__(self, predictor: Callable[[], Asks], parts: Parts, reader: RegistryReader, tables: Tables) -> None:
         self._asker = Asker(predictor)
         self._parts = parts
         self._reader = reader
