@@ -47,7 +47,7 @@ from marway_gateway.predict.fallback import Fallbacks
 from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.predict.retry import Retries, RetryBudget
 from marway_gateway.settings import GatewaySettings, PodAddress
-from marway_gateway.tasks import TaskSet
+from marway_gateway.tasks import Jobs, TaskSet
 from marway_gateway.traffic.division import Division
 from marway_gateway.traffic.rollouts.finding import Finding
 from marway_gateway.traffic.rollouts.opening import watching_rollouts
@@ -82,6 +82,7 @@ class Gateway:
     rollouts: Rollouts
     rollout_watcher: Watcher
     token_files: Mapping[Path, TokenFile]
+    jobs: Jobs
     peers: Peers | None = None
     """The processes of this gateway, where it has several."""
 
@@ -240,6 +241,8 @@ async def open_gateway(
             )
         elif webhooks is not None:
             _log.warning("this gateway sends no events to webhooks: its setting `duties` is off")
+        jobs = Jobs()
+        stack.push_async_callback(jobs.aclose)
         feedback = FeedbackLog(
             observed,
             interval_s=settings.feedback_interval_s,
@@ -290,5 +293,6 @@ async def open_gateway(
             rollouts=rollouts,
             rollout_watcher=watcher_of_rollouts,
             token_files=token_files,
+            jobs=jobs,
             peers=peers,
         )
