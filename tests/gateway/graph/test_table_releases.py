@@ -85,8 +85,8 @@ async def test_a_table_is_released_and_its_rows_go_to_the_model(registry: Regist
     assert refused.status_code >= 400
     assert "was damaged" in refused.json()["detail"]
     assert registry.state("users").labels == {"PROD": "2"}
-    assert (unloaded.status_code, "users 2 is a table, which no pod has" in unloaded.text) == (422, True)
+    assert (unloaded.status_code, "users 2 is a table, which no pod has" in unloaded.text) == (400, True)
     assert [each["pod"] for each in loaded.json()["loads"]] == ["gateway", "gateway", "a"]
-    assert asked.status_code in (422, 503)
+    assert "is a table" in asked.text, asked.text
     assert fetched == 2
     assert not [each for each in pod.asked if "users" in each]
