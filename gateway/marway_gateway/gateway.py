@@ -31,8 +31,10 @@ from marway_gateway.feedback.log import FeedbackLog
 from marway_gateway.graph.copies import GraphCopies
 from marway_gateway.graph.documents import Documents
 from marway_gateway.graph.graphs import Graphs
+from marway_gateway.graph.lookups import Lookups
 from marway_gateway.graph.parts import Parts
 from marway_gateway.graph.releasing import GraphReleases
+from marway_gateway.graph.steps import Means
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
@@ -206,7 +208,8 @@ async def open_gateway(
         stack.push_async_callback(writer.aclose)
         documents = Documents(reader, clock=clock)
         stack.push_async_callback(documents.aclose)
-        graphs = Graphs(documents, telemetry, max_bytes=settings.max_body_bytes)
+        means = Means(telemetry, converters.run, settings.max_body_bytes)
+        graphs = Graphs(documents, means, Lookups(resolver, None))
         graph_releases = GraphReleases(lambda: predictor, Parts(documents, resolver), reader)
         loader = Loader(pods, api, writer, graph_releases, algorithm_pools=settings.algorithm_pools)
         contracts = ContractChecks(loader, upstream, writer)
