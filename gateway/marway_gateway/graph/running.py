@@ -14,7 +14,7 @@ from marway.graphs import LookupNode, ModelNode, Node, ParallelNode, SequenceNod
 from marway_gateway.graph.data import Data
 from marway_gateway.graph.documents import Plan
 from marway_gateway.graph.lookups import Lookups
-from marway_gateway.graph.messages import Message, form_of, null_message, true_of
+from marway_gateway.graph.messages import Message, null_message, true_of
 from marway_gateway.graph.side_by_side import settled
 from marway_gateway.graph.steps import StepFailed, Steps, named
 from marway_gateway.observe.graph_report import NodeOutcome
@@ -221,10 +221,9 @@ class Run:
 
     async def _given(self, name: str, node: ModelNode, before: Message) -> Message:
         """Return what a model is given."""
-        if node.parts is not None:
-            nothing = Message(value=None)
-            return form_of({field: self._answers.get(each, nothing) for field, each in node.parts.items()})
         try:
+            if node.parts is not None:
+                return self._data.form(node.parts)
             if node.input is not None:
                 return self._data.given(node.input, node.content_type)
             return await self._steps.tensors(
