@@ -17,8 +17,8 @@ from marway.wire.headers import Outcome
 from marway.wire.request import RequestIds
 from marway_gateway.graph.documents import Plan
 from marway_gateway.graph.graphs import Graphs
-from marway_gateway.graph.lookups import Lookups
 from marway_gateway.graph.steps import Means
+from marway_gateway.graph.tables.lookups import Lookups
 from marway_gateway.http.body import RequestBody
 from marway_gateway.observe.metrics import Metrics
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry

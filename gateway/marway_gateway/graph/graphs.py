@@ -23,11 +23,11 @@ from marway.wire.envelope import ROWS_CONTENT_TYPE, decode_rows, encode_answers,
 from marway.wire.headers import DESCRIBE, EXPLAIN, GRAPH, Outcome
 from marway.wire.model_run import ModelRun
 from marway_gateway.graph.documents import Documents, Plan
-from marway_gateway.graph.lookups import Lookups
 from marway_gateway.graph.messages import Message, Unreadable, answer_of
 from marway_gateway.graph.running import Run
 from marway_gateway.graph.side_by_side import settled
 from marway_gateway.graph.steps import NOT_BEGUN, Means, StepFailed, Steps
+from marway_gateway.graph.tables.lookups import Lookups
 from marway_gateway.observe.graph_report import GraphReport
 from marway_gateway.predict.call import CandidateLost, PredictCall, Predicts
 from marway_gateway.transport.reply import Reply

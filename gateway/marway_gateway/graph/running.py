@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, Unavailable
+from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, ModelError, Unavailable
 from marway.graphs import LookupNode, ModelNode, Node, ParallelNode, SequenceNode, SplitterNode, SwitchNode
 from marway_gateway.graph.data import Data
 from marway_gateway.graph.documents import Plan
-from marway_gateway.graph.lookups import Lookups
 from marway_gateway.graph.messages import Message, null_message, true_of
 from marway_gateway.graph.side_by_side import settled
 from marway_gateway.graph.steps import StepFailed, Steps, named
+from marway_gateway.graph.tables.lookups import Lookups
 from marway_gateway.observe.graph_report import NodeOutcome
 from marway_gateway.observe.metrics import outcome_of
 

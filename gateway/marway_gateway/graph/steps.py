@@ -23,7 +23,7 @@ from marway.graphs import takes_tensors
 from marway.refs import TENSOR_BACKENDS
 from marway.wire import headers as wire
 from marway.wire.envelope import ROWS_CONTENT_TYPE, decode_answers, mime_type
-from marway_gateway.graph.messages import Message, failure_of, message_of_answer, message_of_reply
+from marway_gateway.graph.messages import Message, Unreadable, failure_of, message_of_answer, message_of_reply
 from marway_gateway.graph.tensors import Body, asks_for_some, request_of
 from marway_gateway.http.body import RequestBody
 from marway_gateway.observe.graph_report import GraphReport, Step
@@ -137,6 +137,10 @@ class Steps:
             info.failed(exc)
             asked = f"{model}/{selector}" if info.model is None else f"{info.model} {info.version}"
             raise StepFailed(named(exc, node, asked), again=_may_help(exc, info)) from exc
+        except Unreadable as exc:
+            error = ModelError(f"a part of what it is given {exc}")
+            info.failed(error)
+            raise StepFailed(named(error, node, f"{model}/{selector}")) from exc
         except asyncio.CancelledError:
             info.outcome = "timeout" if deadline.passed else "cancelled"
             self.report.cancelled(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from marway.errors import InvalidRequest, MarwayError, ModelError, Unimplemented, clip
+from marway.errors import InvalidRequest, MarwayError, ModelError, clip
 from marway.graphs import LookupNode
 from marway.resolve.resolver import Resolver
 from marway_gateway.graph.messages import Message, Unreadable
@@ -22,7 +22,7 @@ class Lookups:
         tables: Where rows are looked up.
     """
 
-    def __init__(self, resolver: Resolver, tables: TableRows | None) -> None:
+    def __init__(self, resolver: Resolver, tables: TableRows) -> None:
         self._resolver = resolver
         self._tables = tables
 
@@ -43,8 +43,6 @@ class Lookups:
         if resolved is None:
             resolved = await self._resolver.resolve(node.table, node.selector)
         record = resolved.record
-        if self._tables is None:
-            raise Unimplemented("this gateway keeps no tables", model=record.name, version=record.version)
         keys = key if isinstance(key, list) else [key]
         found = await self._tables.rows(resolved, keys, node.columns)
         if node.missing == "error":
