@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, ModelError, Unavailable
+from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, Unavailable
 from marway.graphs import LookupNode, ModelNode, Node, ParallelNode, SequenceNode, SplitterNode, SwitchNode
 from marway_gateway.graph.data import Data
 from marway_gateway.graph.documents import Plan
