@@ -43,20 +43,20 @@ def test_both_servers_are_asked_and_a_report_is_written(run: Run, tmp_path: Path
     file = write_requests(tmp_path / "requests.jsonl", lines)
     answers = {number: {"got": number} for number in (1, 2, 3)}
     with fakes(by_body(answers), by_body(answers)) as (old, new):
-        flags = ("--requests", file, "--from", f"{old.url}/", "--from-header", "Authorization: Bearer KEY")
+        flags = ("--requests", file, "--from", f"{old.url}/", "--from-header", "Authorization: Bearer KEY", "--once")
         code, out, err = run(*flags, "--compare-with", new.url, "--report", "report.json")
         assert (code, err) == (0, ""), out
         assert "m/1.0" in out
         report = json.loads((tmp_path / "report.json").read_text())
         (model,) = report["comparison"]["models"]
-        assert (model["requests"], model["equal"], model["timing"]["pairs"]) == (3, 3, 60)
+        assert (model["requests"], model["equal"], model["timing"]["pairs"]) == (3, 3, 3)
         assert (report["requests"]["requests"], report["requests"]["golden"]["m/1.0"]["examples"]) == (3, 3)
         assert report["client"][0]["before"] == f"{old.url}/predictions/m"
         assert report["client"][0]["after"] == f"{new.url}/predictions/m"
         assert {each.headers.get("authorization") for each in old.asked} == {"Bearer KEY"}
         assert {each.headers.get("authorization") for each in new.asked} == {None}
         for form in ("md", "html"):
-            assert run(*flags, "--compare-with", new.url, "--once", "--report", f"report.{form}")[0] == 0
+            assert run(*flags, "--compare-with", new.url, "--report", f"report.{form}")[0] == 0
             assert "3 different requests sent to both: 3 answered the same" in (tmp_path / f"report.{form}").read_text()
 
 

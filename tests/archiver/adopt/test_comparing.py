@@ -242,9 +242,10 @@ def test_a_report_says_all_of_it_as_a_page() -> None:
         "name": "intent", "version": "1.0", "backend": "torchserve", "labels": ["PROD"], "fate": "published",
         "sha256": "ab" * 32, "problem": None, "repacked": None, "warnings": ["<i>"], "settings": [setting],
     }  # fmt: skip
+    compared = compared_document(found, old="http://old", new="a gateway")
     document = {
         "kind": "torchserve", "source": "/srv/store", "notes": ["read [x]"], "settings": [], "models": [model],
-        "comparison": compared_document(found, old="http://old", new="a gateway"),
+        "comparison": {**compared, "proofs": {"intent/1.0": "pod-0, native, loaded it"}},
         "client": [{"what": "v1", "before": "http://old/a", "after": "http://new/a", "why": "the host", "tried": True}],
     }  # fmt: skip
     text, html = page_of(document, ".md"), page_of(document, ".html")

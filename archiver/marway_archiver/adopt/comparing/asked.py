@@ -69,10 +69,9 @@ class Asked:
 
     def document(self, *, gateway: str | None) -> dict[str, Any]:
         """Return what a report says of it: the requests, and the lines that a client changes."""
-        golden = {name: (len(each.examples), each.left_out) for name, each in self.golden.items()}
         old = None if self.old is None else self.old.url
         lines = client_lines(self.found, self.models, old=old, gateway=gateway)
-        return {"requests": requests_document(self.requests, golden), "client": lines_document(lines)}
+        return {"requests": requests_document(self.requests, self.golden), "client": lines_document(lines)}
 
 
 def asked(

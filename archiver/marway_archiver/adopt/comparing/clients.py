@@ -112,10 +112,10 @@ def _line(asked: Model, route: Route, old: str | None, gateway: str, *, tried: b
 
 
 def _of_platform(found: Found, gateway: str) -> Iterator[ClientLine]:
-    host = urlsplit(gateway).hostname or "GATEWAY"
+    host = urlsplit(gateway).netloc.partition(":")[0]
     port, services = _GRPC[found.kind]
     yield ClientLine(
-        "gRPC", f"OLD:{port}", f"{host}:8002 (--grpc-port of the gateway)", f"the same services: {services}"
+        "gRPC", f"OLD:{port}", f"{host}:8002", f"the gateway's `--grpc-port`, with the same services: {services}"
     )
     if found.kind in ("torchserve", "kserve", "modelmesh"):
         yield ClientLine(
