@@ -76,6 +76,12 @@ ERROR_EXAMPLES: Final[tuple[MarwayError, ...]] = (
         model="intent",
         version="1.1",
     ),
+    errors.SequenceNotFound(
+        "the sequence 'call-17' of speech 1.0 is not there: no request of it came for 60 s (sequenceMaxIdleMSec); "
+        "begin it anew",
+        model="speech",
+        version="1.0",
+    ),
     errors.StateConflict("intent PROD is at 1.1, not at 1.0: nothing changed", model="intent"),
     errors.Unauthenticated("this needs a token: send the header `Authorization: Bearer TOKEN`"),
     errors.Unavailable("the feedback was not kept, send it again: the store s3://observations does not answer"),

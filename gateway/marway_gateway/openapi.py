@@ -64,7 +64,7 @@ REFERENCE_ERRORS: Final = (
 PREDICTION_ERRORS: Final = (
     *REFERENCE_ERRORS,
     *(errors.InvalidRequest, errors.BodyTooLarge, errors.UnsupportedMedia, errors.Overloaded, errors.ModelError),
-    *(errors.MarwayError, errors.NoPodAvailable, errors.DeadlineExceeded),
+    *(errors.MarwayError, errors.NoPodAvailable, errors.DeadlineExceeded, errors.SequenceNotFound),
 )
 """What a route can answer that predicts."""
 _OF_PREDICTIONS: Final[Json] = {

@@ -56,6 +56,7 @@ STATUS: Final[Mapping[type[MarwayError], int]] = {
     errors.ReleaseRefused: 409,
     errors.RequestTooSlow: 408,
     errors.RuntimeDown: 503,
+    errors.SequenceNotFound: 404,
     errors.StateConflict: 409,
     errors.Unauthenticated: 401,
     errors.Unavailable: 503,

@@ -6,8 +6,8 @@ Both directions are plain functions of what they are given, so that they can run
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from marway.errors import InvalidRequest, MarwayError
@@ -34,11 +34,13 @@ class Reading:
         rows: Its rows.
         render: Makes its answer; it holds nothing of the request that is large.
         timeout_s: How long the caller waits, from when the request came, where the body says so.
+        sequence: Headers that say which sequence it is of, where the body does.
     """
 
     rows: Sequence[Row]
     render: Render
     timeout_s: float | None = None
+    sequence: Mapping[str, str] = field(default_factory=dict)
 
 
 ReadRequest = Callable[[bytes, str | None, Resolved], Reading]

@@ -1,7 +1,7 @@
 """What requests of the Open Inference Protocol hold in either form: inputs, wanted outputs, and parameters.
 
 Parameters of a request, an input or an output that mean nothing here are refused by name: a caller who asks for a
-sequence, a priority or shared memory relies on it, and would take the answer for one that came about so. What reads a
+priority or shared memory relies on it, and would take the answer for one that came about so. What reads a
 request raises `InvalidRequest`, which says what is wrong and where.
 """
 
@@ -9,39 +9,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from marway.errors import InvalidRequest, ModelError, clip
 from marway.records import Signature, VersionRecord
+from marway.wire.headers import SEQUENCE_END, SEQUENCE_ID, SEQUENCE_START
 from marway_http.tensors.datatypes import Datatype, datatype_of
 from marway_http.tensors.outputs import DEFAULT_OUTPUT
 from marway_http.tensors.rows import check_inputs
 from marway_http.tensors.tensor import Tensor, shape_of
 
-__all__ = ["InferRequest", "WantedOutput", "described", "infer_request", "picked", "wanted_output"]
+__all__ = ["InferRequest", "WantedOutput", "check_sequence", "described", "infer_request", "picked", "wanted_output"]
 
-_OF_REQUEST: Final = ("binary_data_output", "timeout")
+_SEQUENCE: Final = ("sequence_id", "sequence_start", "sequence_end")
+_OF_REQUEST: Final = ("binary_data_output", "timeout", *_SEQUENCE)
 _OF_INPUT: Final = ("binary_data_size", "content_type")
 _OF_OUTPUT: Final = ("binary_data",)
 
-_NO_SEQUENCES: Final = "no state is kept from one request to the next; send each by itself"
 _NO_SHARED_MEMORY: Final = "send the data in the request"
 _NOT_HERE: Final[Mapping[str, str]] = {
     "classification": "outputs are given whole; POST /v1/models/{model}:classify gives labels and scores",
     "priority": "requests for a version take turns by their callers",
-    "sequence_end": _NO_SEQUENCES,
-    "sequence_id": _NO_SEQUENCES,
-    "sequence_start": _NO_SEQUENCES,
     "shared_memory_byte_size": _NO_SHARED_MEMORY,
     "shared_memory_offset": _NO_SHARED_MEMORY,
     "shared_memory_region": _NO_SHARED_MEMORY,
 }
 _NOTHING: Final[Mapping[str, tuple[object, ...]]] = {
     "priority": (0,),
-    "sequence_end": (False,),
-    "sequence_id": (0, ""),
-    "sequence_start": (False,),
 }
 """Values by which the protocol itself says that nothing is asked for."""
 _MIME: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,60}/[A-Za-z0-9!#$&^_.+-]{1,60}(;[ A-Za-z0-9=._-]{1,60})?")
@@ -65,6 +60,7 @@ class InferRequest:
         outputs: Those that the caller wants; none means all.
         binary: Whether outputs go back as binary where they say nothing.
         timeout_s: How long the caller waits, from when the request came; None leaves that to its headers.
+        sequence: Headers that say which sequence it is of, and whether it begins or ends it; none where it is of none.
     """
 
     inputs: Sequence[Tensor]
@@ -72,6 +68,7 @@ class InferRequest:
     outputs: Sequence[WantedOutput] = ()
     binary: bool = False
     timeout_s: float | None = None
+    sequence: Mapping[str, str] = field(default_factory=dict)
 
 
 def described(
@@ -122,7 +119,41 @@ def infer_request(
             "none"
         )
     timeout_s = microseconds / 1_000_000 if microseconds else None
-    return InferRequest(inputs, request_id, outputs, binary=binary if asked is None else asked, timeout_s=timeout_s)
+    binary = binary if asked is None else asked
+    return InferRequest(inputs, request_id, outputs, binary, timeout_s, _sequence(parameters))
+
+
+def check_sequence(request: InferRequest, record: VersionRecord) -> Mapping[str, str]:
+    """Return the headers that say which sequence a request is of.
+
+    Raises:
+        InvalidRequest: The version keeps none and the request is of one, or the other way round.
+    """
+    if request.sequence and record.sequences is None:
+        raise InvalidRequest(
+            "the request has the parameter sequence_id: that extension is not there; no state is kept from one "
+            f"request of {record.name} {record.version} to the next; send each by itself"
+        )
+    if record.sequences is not None and not request.sequence:
+        raise InvalidRequest(
+            f"the request has no sequence_id, and {record.name} {record.version} keeps sequences: give one, and "
+            "sequence_start with the first request"
+        )
+    return request.sequence
+
+
+def _sequence(parameters: Mapping[str, Any]) -> dict[str, str]:
+    name = parameters.get("sequence_id")
+    start, end = (_flag(parameters, key, where="the request") for key in _SEQUENCE[1:])
+    if name is not None and type(name) not in (int, str):
+        raise InvalidRequest(f"the request has the sequence_id {clip(repr(name), 40)}: give a number or a text")
+    if name in (None, 0, ""):  # by which the protocol itself says that it is of none
+        if start or end:
+            flag = _SEQUENCE[1] if start else _SEQUENCE[2]
+            raise InvalidRequest(f"the request has the parameter {flag}, and no sequence_id")
+        return {}
+    told = {SEQUENCE_ID: str(name), SEQUENCE_START: "true" if start else "false"}
+    return {**told, SEQUENCE_END: "true"} if end else told
 
 
 def picked(

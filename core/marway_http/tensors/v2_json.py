@@ -23,7 +23,15 @@ from marway_http.tensors.outputs import outputs_of
 from marway_http.tensors.requests import Reading, Rendered
 from marway_http.tensors.rows import JSON, OCTETS, rows_of
 from marway_http.tensors.tensor import BASE64, Tensor, flat_values, json_object, shape_of
-from marway_http.tensors.v2 import InferRequest, WantedOutput, described, infer_request, picked, wanted_output
+from marway_http.tensors.v2 import (
+    InferRequest,
+    WantedOutput,
+    check_sequence,
+    described,
+    infer_request,
+    picked,
+    wanted_output,
+)
 
 __all__ = ["parse_infer", "raw_input_of", "read_infer", "render_infer"]
 
@@ -34,7 +42,8 @@ _HEADER_LENGTH: Final = "inference-header-content-length"
 def read_infer(body: bytes, header_length: str | None, version: Resolved) -> Reading:
     """Read a request."""
     request = parse_infer(body, header_length=header_length, signature=version.record.signature)
-    return Reading(rows_of(request.inputs), partial(_render, replace(request, inputs=()), version), request.timeout_s)
+    sequence, render = check_sequence(request, version.record), partial(_render, replace(request, inputs=()), version)
+    return Reading(rows_of(request.inputs), render, request.timeout_s, sequence)
 
 
 def _render(request: InferRequest, version: Resolved, values: list[Any]) -> Rendered:

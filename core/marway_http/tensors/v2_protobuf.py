@@ -19,7 +19,7 @@ from marway_http.tensors.outputs import outputs_of
 from marway_http.tensors.requests import Reading, Rendered
 from marway_http.tensors.rows import rows_of
 from marway_http.tensors.tensor import Tensor
-from marway_http.tensors.v2 import InferRequest, described, infer_request, picked, wanted_output
+from marway_http.tensors.v2 import InferRequest, check_sequence, described, infer_request, picked, wanted_output
 from marway_http.tensors.v2_parameters import plain_parameters
 
 __all__ = ["CONTENTS", "parse_message", "read_message"]
@@ -48,7 +48,8 @@ def read_message(body: bytes, header_length: str | None, version: Resolved) -> R
     except DecodeError:
         raise InvalidRequest("the message cannot be parsed") from None
     request, record = parse_message(message, version.record.signature), version.record
-    return Reading(rows_of(request.inputs), partial(_render, replace(request, inputs=()), record), request.timeout_s)
+    sequence, render = check_sequence(request, record), partial(_render, replace(request, inputs=()), record)
+    return Reading(rows_of(request.inputs), render, request.timeout_s, sequence)
 
 
 def parse_message(message: pb.ModelInferRequest, signature: Signature) -> InferRequest:

@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 from marway.records import VersionRecord
 from marway.serving import ServingSettings
 from marway_gateway.placement.pod import Load, Pod, VersionKey
+from marway_gateway.placement.sequence_home import KeptSequence, sequence_home
 
 __all__ = ["NOBODY", "PlacementSpec", "PodChoice", "placement_spec", "score"]
 
@@ -46,8 +47,7 @@ class PlacementSpec(NamedTuple):
         pool: The pool that a pod must be of, or None for any.
         engine: The backend that a pod must be of, or None for any that serves ``backend``.
         pods: How many pods serve it in normal load.
-        sequence: Whose requests one pod gets, for a server that keeps a state from one of them to the next; None for
-            requests that any pod may answer.
+        sequence: Whose requests one pod gets, as a state is kept there; None for requests that any pod may answer.
         ready_only: Whether only pods are asked that have it ready, and nobody waits for a load.
     """
 
@@ -56,7 +56,7 @@ class PlacementSpec(NamedTuple):
     pool: str | None = None
     engine: str | None = None
     pods: int = 1
-    sequence: str | None = None
+    sequence: str | KeptSequence | None = None
     ready_only: bool = False
 
 
@@ -65,7 +65,7 @@ def placement_spec(
     serving: ServingSettings,
     algorithm_pools: Mapping[str, str],
     *,
-    sequence: str | None = None,
+    sequence: str | KeptSequence | None = None,
     ready_only: bool = False,
 ) -> PlacementSpec:
     """Return which pods may serve a version now.
@@ -146,20 +146,16 @@ class PodChoice:
         ready and still answers; if nobody has, its home, which loads it. When no pod is healthy, tried ones included,
         and none hands the version over, it is the one with the fewest requests in flight that does not drain.
 
-        The requests of a sequence have one pod as long as it is healthy, whoever has room: the one of the version's
-        first ``spec.pods`` healthy ones that has the highest score for the sequence. With ``spec.ready_only`` it is one
-        that has the version ready, or nobody.
+        The requests of a sequence have one pod (`sequence_home`). With ``spec.ready_only`` it is one that has the
+        version ready, or nobody.
         """
         order, now, key = self.order_of(spec), self.now(), spec.key
         self._used[key] = spec, now
         self._used.move_to_end(key)
         if len(self._used) > _USED_MAX:
             self._used.popitem(last=False)
-        if spec.sequence is not None:
-            homes = [pod for pod in order if pod.healthy(now) and pod not in tried][: spec.pods]
-            if homes:
-                home = max(homes, key=lambda pod: score(pod.name, key[0], f"{key[1]}\0{spec.sequence}"))
-                return None if self._at_limit(home) else home
+        if spec.sequence is not None and (home := sequence_home(spec, order, now, tried=tried, score=score)):
+            return None if self._at_limit(home) else home
         wanted = self._wanted(spec, tried, order, now)
         if not wanted:
             if any(pod.healthy(now) for pod in order):

@@ -128,6 +128,11 @@ class PodSet(PodChoice):
             self.on_missing(pod, spec)
         return False
 
+    def holding(self, spec: PlacementSpec) -> list[Pod]:
+        """Return the pods that have a version ready and take requests for it, also while they drain; its home first."""
+        now, ready = self.now(), self._ready.get(spec.key, NOBODY)
+        return [pod for pod in self.order_of(spec) if pod in ready and (pod.healthy(now) or pod.hands_over(now))]
+
     def saturated(self, spec: PlacementSpec, *, tried: Collection[Pod] = ()) -> bool:
         """Return whether a healthy pod is left that only has too many requests in flight."""
         now = self.now()

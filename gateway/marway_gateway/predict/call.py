@@ -14,6 +14,7 @@ from marway.resolve.resolved import Resolved
 from marway_gateway.http.body import RequestBody
 from marway_gateway.observe.graph_report import Step
 from marway_gateway.observe.telemetry import RequestInfo
+from marway_gateway.placement.sequence_home import KeptSequence
 from marway_gateway.transport.base import AttemptFailed
 from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
@@ -49,6 +50,7 @@ class PredictCall:
         asked: Headers and body as they were when the call was resolved, where another version may be asked after all.
         rendering: How the answers to its rows become the protocol's, where the body that goes to the pod is of rows.
         sequence: Which sequence it is of, for a server that keeps a state from one request to the next.
+        tied: Whether it may be asked of one pod alone, once, because a state there depends on it.
         step: Where in a graph it is made; None where it is a caller's own.
     """
 
@@ -64,7 +66,8 @@ class PredictCall:
     divides: bool = True
     asked: tuple[Mapping[str, str], RequestBody] | None = None
     rendering: Rendering | None = None
-    sequence: str | None = None
+    sequence: str | KeptSequence | None = None
+    tied: bool = False
     step: Step | None = None
 
     def back_to_base(self) -> Resolved:

@@ -20,6 +20,7 @@ from marway_gateway.predict.call import Answer, CandidateLost, GraphRunner, Pred
 from marway_gateway.predict.cancel_scope import CancelScope, DeadlineTimer
 from marway_gateway.predict.fallback import Fallbacks
 from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, must_wait, nobody_left, refused_attempt
+from marway_gateway.predict.sequences import Sequences
 from marway_gateway.traffic.division import Division
 from marway_gateway.traffic.shadow.copies import ShadowCopies
 from marway_gateway.transport import Upstream
@@ -75,6 +76,7 @@ class Predictor:
         self._retries = retries
         self._algorithm_pools = algorithm_pools
         self._timer = DeadlineTimer()
+        self.sequences = Sequences(pods, algorithm_pools)
 
     def scope(self, call: PredictCall, channel: Channel | None = None) -> CancelScope:
         """Return what ends a call at its deadline, or when the client of its channel leaves."""
@@ -136,7 +138,7 @@ class Predictor:
             if info.input is None:
                 info.bodies = "too_large"  # for more than a gateway holds in memory
         try:
-            if call.base is not None and call.sequence is not None:
+            if call.base is not None and (call.sequence is not None or call.base.record.sequences):
                 raise CandidateLost  # a sequence has its state where it began, with the base
             reply = await self._reply(call, resolved)
         except ModelError as exc:
@@ -158,6 +160,8 @@ class Predictor:
         return Answer(reply, call)
 
     async def _reply(self, call: PredictCall, resolved: Resolved, *, alone: bool = False) -> Reply:
+        if resolved.record.sequences is not None:
+            return await self.sequences.answer(call, resolved, self._from_pods)
         if resolved.serving.fallback is not None and not alone and call.base is None:
             return await self._fallbacks.answer(call, resolved, partial(self._reply, alone=True))
         if resolved.record.backend == GRAPH_BACKEND:
@@ -202,7 +206,7 @@ class Predictor:
                     return reply
                 if retries is None:
                     retries = self._retries()
-                await retries.add(reply, repeatable=call.body.repeatable)
+                await retries.add(reply, repeatable=call.body.repeatable and not call.tied)
         finally:
             if retries is not None:
                 retries.end()

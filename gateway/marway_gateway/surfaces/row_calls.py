@@ -13,8 +13,9 @@ from typing import Final
 from starlette.types import Receive, Scope, Send
 
 from marway.errors import BodyTooLarge, MarwayError
+from marway.resolve.resolved import alike
 from marway.wire.envelope import ROWS_CONTENT_TYPE, mime_type
-from marway.wire.headers import EXPLAIN
+from marway.wire.headers import EXPLAIN, SEQUENCE_ID
 from marway_gateway.gateway import Gateway
 from marway_gateway.http.body import RequestBody
 from marway_gateway.http.requests import request_info, send_whole
@@ -109,6 +110,10 @@ async def predict_rows(
     body = await call.whole_body()
     cancel_scope.step = "its body was not read yet"
     envelope, count, reading = await convert(len(body), prepare, read, body, header_length, resolved)
+    began_with = predictor.sequences.version_of(call, reading.sequence[SEQUENCE_ID]) if reading.sequence else None
+    if began_with is not None and began_with.record.id != resolved.record.id and alike(began_with, resolved):
+        resolved = began_with
+        envelope, count, reading = await convert(len(body), prepare, read, body, header_length, resolved)
     deadline = call.deadline.within(reading.timeout_s)
     if deadline is not call.deadline:
         call.deadline = deadline
@@ -121,7 +126,7 @@ async def predict_rows(
         )
     call.body = RequestBody.opened(envelope, max_bytes=limit)
     call.headers = {name: value for name, value in call.headers.items() if name not in _NOT_OF_ROWS}
-    call.headers["content-type"] = ROWS_CONTENT_TYPE
+    call.headers |= {"content-type": ROWS_CONTENT_TYPE, **reading.sequence}
     call.rendering = reading.render, count
     cancel_scope.step = None
     answer = await predictor.predict(call)

@@ -50,11 +50,7 @@ class WorkerDied(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class StackedAnswer(Answer):
-    """The answer to a row that its backend gave to the server in one call with others.
-
-    Attributes:
-        batch_rows: Rows of that call.
-    """
+    """The answer to a row that its backend gave to the server in one call with others, of so many rows."""
 
     batch_rows: int = 1
 

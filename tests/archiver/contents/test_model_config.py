@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from marway.archives.rules import NOT_SERVED, Calling
+from marway.archives.sequences import SequenceSettings
 from marway.errors import InvalidArchive
 from marway_archiver.contents.model_config import ModelConfig, parse_model_config
 
@@ -33,7 +34,12 @@ REFUSED = {
         "c.yaml:2: asyncCommunication and continuousBatching: TorchServe would pass over the second",
     ),
     "venv": ("useVenv: true\n", "c.yaml:1: useVenv is not served by Marway: a worker of a virtual environment"),
-    "sequences": ("sequenceBatching: true\n", "c.yaml:1: sequenceBatching is not served by Marway"),
+    "sequences and async": (
+        "asyncCommunication: true\nsequenceBatching: true\n",
+        "c.yaml:2: its configuration file says sequenceBatching and asyncCommunication, of which Marway serves one",
+    ),
+    "sequence setting alone": ("maxNumSequence: 4\n", "c.yaml:1: maxNumSequence says nothing without sequenceBatching"),
+    "idle for no time": ("sequenceBatching: true\nsequenceMaxIdleMSec: 0\n", "c.yaml:2: sequenceMaxIdleMSec must be"),
     "handler text": ("handler: x\n", "handler must be a mapping"),
     "twice": ("batchSize: 1\nbatchSize: 2\n", "c.yaml:2: 'batchSize' is given twice"),
     "twice below": ("handler:\n  a: 1\n  a: 2\n", "c.yaml:3: 'a' is given twice"),
@@ -121,6 +127,26 @@ def test_keys_of_the_handlers_own_are_accepted() -> None:
     (warning,) = config.warnings
     assert warning.startswith("c.yaml:1: TorchServe knows no setting 'respnseTimeout': did you mean responseTimeout?")
     assert config.response_timeout_s == 120
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("", None),
+        ("sequenceBatching: false\n", None),
+        ("sequenceBatching: true\n", SequenceSettings()),
+        ("sequenceBatching: true\nsequenceTimeoutMSec: 0\nmaxNumSequence: 1\n", SequenceSettings(max_live=1)),
+        (
+            "sequenceBatching: true\nminWorkers: 2\nmaxWorkers: 2\nbatchSize: 4\nsequenceMaxIdleMSec: 5000\n"
+            "sequenceTimeoutMSec: 90000\nmaxSequenceJobQueueSize: 10\n",
+            SequenceSettings(idle_s=5, timeout_s=90, max_live=8, max_waiting=10),
+        ),
+    ],
+)
+def test_how_sequences_are_kept(text: str, settings: SequenceSettings | None) -> None:
+    """TorchServe's settings of sequences are read as it reads them, and cause no warning."""
+    found = parse_model_config(f"x: 1\n{text}".encode(), "c.yaml")
+    assert (found.sequences, found.warnings) == (settings, ())
 
 
 def test_what_is_not_served_is_said_with_nothing_else_lost() -> None:

@@ -221,7 +221,7 @@ CODES = {
     "INVALID_ARGUMENT": (
         "InvalidArchive InvalidGraph InvalidInput InvalidReference InvalidRequest Misdirected UnsupportedMedia"
     ),
-    "NOT_FOUND": "LabelNotFound ModelNotFound NotFound PodNotFound RolloutNotFound VersionNotFound",
+    "NOT_FOUND": "LabelNotFound ModelNotFound NotFound PodNotFound RolloutNotFound SequenceNotFound VersionNotFound",
     "PERMISSION_DENIED": "ForeignOrigin",
     "RESOURCE_EXHAUSTED": "BodyTooLarge NoRoomToSpare Overloaded",
     "UNAUTHENTICATED": "Unauthenticated",

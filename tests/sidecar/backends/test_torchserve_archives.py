@@ -6,13 +6,16 @@ import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from marway.archives.rules import ASYNC_CALLS_MAX, NOT_SERVED, Calling
 from marway.errors import DeadlineExceeded, LoadFailed
+from marway.worker.sequences import ORIGINAL, keeps_sequences
 from marway_sidecar.backends.base import ServedModel, WorkerDied
-from marway_sidecar.backends.torchserve.archive import Asked, asked_by, checked
+from marway_sidecar.backends.torchserve.archive import Asked, asked_by, checked, without_sequences
 from marway_sidecar.backends.torchserve.classify import died_or_late
 
 
@@ -99,3 +102,27 @@ def test_continuous_batching_has_one_worker(tmp_path: Path) -> None:
     model = ServedModel("mv_M", "m", "1", tmp_path / "m.mar", 2, 1.0, 1.0)
     with pytest.raises(LoadFailed, match="ask for 2 workers"):
         checked(model, enveloped=True)
+
+
+def test_torchserve_hears_nothing_of_sequences(tmp_path: Path) -> None:
+    """It gets a copy without them and without workers of their own, whose handler finds what its archive says."""
+    said = "sequenceBatching: true\nminWorkers: 2\nmaxWorkers: 2\nresponseTimeout: 7\nmaxNumSequence: 9\nmine: {a: 1}\n"
+    with pytest.raises(LoadFailed, match="sequenceBatching, of which its record knows nothing"):
+        check(tmp_path, said)
+    model = ServedModel("mv_M", "m", "1", tmp_path / "m.mar", 1, 1.0, 1.0, max_workers=1, sequences=True)
+    with pytest.raises(LoadFailed, match="sequenceBatching, which is served by workers of Marway's runtime"):
+        checked(model, enveloped=False)
+    assert checked(model, enveloped=True) == Asked(Calling(), 7.0)
+    before = model.archive.read_bytes()
+    with without_sequences(model) as given:
+        with zipfile.ZipFile(given.archive) as archive:
+            assert archive.testzip() is None
+            assert sorted(archive.namelist()) == ["MAR-INF/MANIFEST.json", "config.yaml"]
+            config = yaml.safe_load(archive.read("config.yaml"))
+        assert {name for name in config if name != ORIGINAL} == {"responseTimeout", "mine"}
+        context = SimpleNamespace(model_yaml_config=config)
+        assert keeps_sequences(context)
+        assert context.model_yaml_config == yaml.safe_load(said)
+    assert (list(tmp_path.iterdir()), model.archive.read_bytes()) == ([model.archive], before)
+    with without_sequences(replace(model, sequences=False)) as given:
+        assert given.archive == model.archive

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any, Final, NoReturn, cast
 from urllib.parse import unquote
 
@@ -68,15 +69,25 @@ class GrpcCall:
             self._call.name, self._call.selector = name, selector
         return await self._gateway.predictor.resolve(self._call)
 
-    async def predict(self, name: str, selector: str | None, body: bytes, *, content_type: str) -> Answer:
+    async def predict(
+        self,
+        name: str,
+        selector: str | None,
+        body: bytes,
+        *,
+        content_type: str,
+        more_headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> Answer:
         """Make the predict call; the caller of this reads the answer to its end, or closes it.
+
+        ``more_headers`` go to the pod beside its own.
 
         Raises:
             ModelError: The model answered with an error status.
             MarwayError: As `Predictor.predict`.
         """
         self._call.name, self._call.selector = name, selector
-        answer = await self.ask(body, {"content-type": content_type})
+        answer = await self.ask(body, {"content-type": content_type, **more_headers})
         if answer.reply.status < 400:
             return answer
         message = clip((await self.whole(answer)).decode(errors="replace"), DETAILS_MAX)

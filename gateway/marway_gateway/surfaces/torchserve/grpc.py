@@ -18,6 +18,7 @@ from google.protobuf import empty_pb2
 
 from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, clip
 from marway.wire.envelope import RAW_BODY
+from marway.wire.headers import SEQUENCE_END, SEQUENCE_ID, SEQUENCE_START
 from marway.wire.problems import problem_of
 from marway_gateway.gateway import Gateway
 from marway_gateway.predict.call import Answer
@@ -31,6 +32,7 @@ __all__ = ["SERVICE", "TorchServeService"]
 
 SERVICE = inference_pb2.DESCRIPTOR.services_by_name["InferenceAPIsService"].full_name
 
+_SEQUENCE: Final = (SEQUENCE_ID, SEQUENCE_START, SEQUENCE_END)
 _RAW: Final = (RAW_BODY, "body")
 """Names that TorchServe's handlers know a request's one input by."""
 _PACKAGES: Final = {
@@ -90,8 +92,7 @@ class TorchServeService(inference_pb2_grpc.InferenceAPIsServiceServicer):
     ) -> None:
         """Answer each request in its turn, with its sequence's id; one that fails says so and the others go on.
 
-        TorchServe gives a sequence to one worker, for handlers that keep something from one request to the next. No
-        such archive is served here, so each request is a prediction of its own.
+        A version that keeps sequences has one worker answer those of one id. They outlive the call, as in TorchServe.
         """
         async for request in requests:
             response = inference_pb2.PredictionResponse()
@@ -126,7 +127,11 @@ async def _predict(call: GrpcCall, request: inference_pb2.PredictionsRequest) ->
         body, content_type = value, "application/octet-stream"
     else:
         body, content_type = encode_fields(inputs)
-    return await call.predict(request.model_name, request.model_version or None, body, content_type=content_type)
+    said = {name: call.info.metadata[name] for name in _SEQUENCE if name in call.info.metadata}
+    if request.sequence_id:
+        said[SEQUENCE_ID] = request.sequence_id
+    model = request.model_name, request.model_version or None
+    return await call.predict(*model, body, content_type=content_type, more_headers=said)
 
 
 def _details(error: MarwayError) -> str:

@@ -16,6 +16,7 @@ from marway.resolve.resolved import Resolved, alike
 from marway_gateway.http.body import RequestBody
 from marway_gateway.observe.open_inference_json import media_type_of
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
+from marway_gateway.placement.sequence_home import KeptSequence
 from marway_gateway.traffic.shadow.comparing import AnswerBody
 from marway_gateway.traffic.shadow.judging import Copied, CopyJudge
 from marway_gateway.traffic.shadow.sending import CopySender, Dropped
@@ -56,7 +57,7 @@ class Call(Protocol):
     resolved: Resolved | None
     divides: bool
     rendering: Rendering | None
-    sequence: str | None
+    sequence: str | KeptSequence | None
 
 
 @dataclass(slots=True)
