@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor example-monitoring example-release test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bandit bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-evidence bench-releases bench-features bench-fetch bench-gateway bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-shadow bench-speed bench-weights images clean
+.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor example-monitoring example-release test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bandit bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-evidence bench-releases adopt-reports bench-features bench-fetch bench-gateway bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-shadow bench-speed bench-tables bench-weights images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -125,6 +125,9 @@ pictures: setup ## Take the pictures of docs/images anew: in Chromium, and of a 
 # Arguments for `make bench`, such as --quick, or --only speed,cache: make bench BENCH_ARGS="--quick"
 BENCH_ARGS ?=
 
+adopt-reports: setup ## Take over five real servers of others and write what came of it to docs/adopt
+	$(BIN)/python tests/support/old_servers/reports.py docs/adopt
+
 bench: setup ## Measure where Marway stands, within 15 minutes; write benchmarks/results/latest.md and its charts
 	$(BIN)/python benchmarks/bench_all.py $(BENCH_ARGS)
 
@@ -189,6 +192,9 @@ bench-releases: setup ## Release 50 bad and 50 good versions of real models with
 
 bench-speed: setup ## Measure Marway against TorchServe alone, smallest model, under load from wrk
 	$(BIN)/python benchmarks/bench_speed.py
+
+bench-tables: setup ## Measure look-ups by key in a table of a million rows, and the memory that they take
+	$(BIN)/python benchmarks/bench_tables.py --output benchmarks/results/tables.md
 
 bench-weights: setup ## Measure a further worker of a large model, forked from its weights against loading them itself
 	$(BIN)/python benchmarks/bench_weights.py

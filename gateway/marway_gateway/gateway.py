@@ -28,11 +28,8 @@ from marway_gateway.duties.opening import doing_duties
 from marway_gateway.events.history import HistoryScan
 from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.feedback.log import FeedbackLog
-from marway_gateway.graph.copies import GraphCopies
-from marway_gateway.graph.documents import Documents
 from marway_gateway.graph.graphs import Graphs
-from marway_gateway.graph.parts import Parts
-from marway_gateway.graph.releasing import GraphReleases
+from marway_gateway.graph.opening import opened_graphs
 from marway_gateway.health import Readiness
 from marway_gateway.observe.gauges import Gauges
 from marway_gateway.observe.logs import LogSink
@@ -50,7 +47,7 @@ from marway_gateway.predict.fallback import Fallbacks
 from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.predict.retry import Retries, RetryBudget
 from marway_gateway.settings import GatewaySettings, PodAddress
-from marway_gateway.tasks import TaskSet
+from marway_gateway.tasks import Jobs, TaskSet
 from marway_gateway.traffic.division import Division
 from marway_gateway.traffic.rollouts.finding import Finding
 from marway_gateway.traffic.rollouts.opening import watching_rollouts
@@ -85,6 +82,7 @@ class Gateway:
     rollouts: Rollouts
     rollout_watcher: Watcher
     token_files: Mapping[Path, TokenFile]
+    jobs: Jobs
     peers: Peers | None = None
     """The processes of this gateway, where it has several."""
 
@@ -204,10 +202,9 @@ async def open_gateway(
         stack.callback(history.close)
         writer = RegistryWriter(registry, resolver, changed=history.changed if settings.duties else None)
         stack.push_async_callback(writer.aclose)
-        documents = Documents(reader, clock=clock)
-        stack.push_async_callback(documents.aclose)
-        graphs = Graphs(documents, telemetry, max_bytes=settings.max_body_bytes)
-        graph_releases = GraphReleases(lambda: predictor, Parts(documents, resolver), reader)
+        graphs, graph_releases, graph_copies = await stack.enter_async_context(
+            opened_graphs(*(settings, reader, resolver, telemetry, converters), lambda: predictor, clock=clock)
+        )
         loader = Loader(pods, api, writer, graph_releases, algorithm_pools=settings.algorithm_pools)
         contracts = ContractChecks(loader, upstream, writer)
         rollouts = Rollouts()
@@ -230,7 +227,7 @@ async def open_gateway(
                 pods=pods,
                 transport=upstream,
                 algorithm_pools=settings.algorithm_pools,
-                graphs=GraphCopies(lambda: predictor),
+                graphs=graph_copies,
                 telemetry=telemetry,
                 tally=rollouts.tally,
                 busy=lambda: admission.queued > 0,
@@ -244,6 +241,8 @@ async def open_gateway(
             )
         elif webhooks is not None:
             _log.warning("this gateway sends no events to webhooks: its setting `duties` is off")
+        jobs = Jobs()
+        stack.push_async_callback(jobs.aclose)
         feedback = FeedbackLog(
             observed,
             interval_s=settings.feedback_interval_s,
@@ -294,5 +293,6 @@ async def open_gateway(
             rollouts=rollouts,
             rollout_watcher=watcher_of_rollouts,
             token_files=token_files,
+            jobs=jobs,
             peers=peers,
         )

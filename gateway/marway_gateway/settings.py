@@ -202,6 +202,14 @@ class GatewaySettings(ComponentSettings):
     """How long in seconds a kept answer is given again. A version never changes, so this bounds only how long the
     answer of a model that says something else each time is repeated. Five minutes: most repetition is closer."""
 
+    tables: Path | None = None
+    """Directory of fetched tables, which lookup nodes of graphs read; gateways on one machine may share one. None by
+    default: `marway-tables-UID` in the system's temporary directory, which need not outlast anything. A volume of its
+    own where tables are large."""
+    tables_bytes: Bytes = 4 * 1024 * 1024 * 1024
+    """What that directory may hold in bytes; tables used least go first, and a larger one is refused. 4 GiB is ten
+    million rows of some 400 bytes; it is disk, of which memory caches what is read."""
+
     feedback_interval_s: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.5
     """Shortest time in seconds between two files of feedback, and so the longest that a call waits for its file to be
     begun. 0.5: at most 7,200 files an hour, which `marway gc` merges; what comes after a pause is written at once."""

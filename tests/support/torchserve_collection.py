@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["COLLECTION", "MODELS", "Asked"]
+__all__ = ["COLLECTION", "DIFFERENT", "MODELS", "Asked"]
 
 MODELS: Final = ("squeezenet1_1", "mnist", "densenet161", "resnet-152-batch", "resnet-18")
 """The archives that it registers."""
@@ -124,3 +124,24 @@ def _read(line: str) -> Asked:
 
 
 COLLECTION: Final = tuple(_read(line) for line in _LINES.strip().splitlines())
+
+DIFFERENT: Final[dict[str, tuple[int, str]]] = {
+    "register densenet again": (
+        409,
+        "as TorchServe answers for a file of its store; 500 is that it downloads it twice",
+    ),
+    "register mnist with a wrong handler": (
+        400,
+        "a handler that is not in the archive is refused when it is published",
+    ),
+    "register mnist with a wrong handler again": (400, "as above"),
+    "scale a wrong handler, synchronous": (200, "as it was not registered, the right one is scaled"),
+    "register with a handler": (400, "as a wrong handler: the path is not in the archive"),
+    "register with workers and response_timeout 0": (200, "TorchServe 0.12 itself: workers start all the same"),
+    "register with response_timeout 0": (409, "TorchServe 0.12 itself: it is registered by the request before"),
+    "register with synchronous -1": (202, "TorchServe 0.12 itself, unless default_workers_per_model is 0"),
+    "register, asynchronous": (202, "as above"),
+    "scale to -1": (400, "500 is an IndexOutOfBoundsException of TorchServe's; the fault is the caller's"),
+}
+"""What Marway answers otherwise, and why. TorchServe 0.12 itself: 80 of 82 as expected with `default_workers_per_model`
+0, 71 with 1, which is like its own default."""

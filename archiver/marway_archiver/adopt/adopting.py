@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from marway.answers.golden import encode_examples
 from marway.errors import MarwayError, NotFound
-from marway.records import VersionRecord
+from marway.records import Signature, VersionRecord
 from marway.registry import Registry
 from marway_archiver.adopt.found import Found, FoundModel
 from marway_archiver.adopt.report import Adopted, Report
@@ -43,6 +43,7 @@ class Terms:
     Attributes:
         create_registry, lock, lock_for, gateway: As `marway_archiver.publish` takes them.
         examples: Golden examples by `NAME/VERSION`.
+        signatures: Likewise, the tensors that clients of v2 know, where those of an archive were asked for.
         tolerance: How far numbers of equal answers may lie apart, relative and absolute; None for the default.
     """
 
@@ -51,6 +52,7 @@ class Terms:
     lock_for: tuple[str, ...] = ()
     gateway: str | None = None
     examples: Mapping[str, Sequence[Example]] = field(default_factory=dict)
+    signatures: Mapping[str, Signature] = field(default_factory=dict)
     tolerance: float | None = None
 
 
@@ -111,7 +113,7 @@ def _one(model: FoundModel, registry: Registry, terms: Terms, note: str) -> Adop
             record, _ = publish_archive(
                 path,
                 registry=registry,
-                record=_facts(model),
+                record=_facts(model, terms),
                 lock=terms.lock or model.directory is not None,
                 lock_for=() if model.directory is not None else terms.lock_for,
                 tolerance=terms.tolerance,
@@ -133,9 +135,11 @@ def _record(registry: Registry, model: FoundModel) -> VersionRecord | None:
         return None
 
 
-def _facts(model: FoundModel) -> dict[str, Any]:
+def _facts(model: FoundModel, terms: Terms) -> dict[str, Any]:
     serving = model.serving.model_dump(mode="json", exclude_unset=True)
-    return {"backend": model.backend, "serving": serving}
+    signature = terms.signatures.get(model.reference)
+    said = {} if signature is None else {"signature": signature.model_dump(mode="json")}
+    return {"backend": model.backend, "serving": serving, **said}
 
 
 def _packed(model: FoundModel, scratch: Path, terms: Terms) -> tuple[Path, str | None]:

@@ -7,7 +7,14 @@ from typing import Final
 
 from marway.archives.entries import Entry, read_all, shown
 from marway.errors import InvalidArchive, InvalidGraph
-from marway.graphs import GRAPH_BACKEND, GRAPH_FILE, TABLE_BACKEND, check_graph, parse_graph
+from marway.graphs import (
+    GRAPH_BACKEND,
+    GRAPH_FILE,
+    TABLE_BACKEND,
+    TENSOR_FRAMEWORK,
+    check_graph,
+    parse_graph,
+)
 from marway.graphs.document import DOCUMENT_BYTES_MAX
 from marway.graphs.tables import COLUMNS_BYTES_MAX, COLUMNS_FILE, TABLE_FILE, parse_columns
 from marway_archiver.bundles.layout import Layout, folders
@@ -62,12 +69,13 @@ def _graph(files: Mapping[str, Entry]) -> Layout:
     if other := next((name for name in files if name != GRAPH_FILE), None):
         raise InvalidArchive(f"{shown(other)}: a graph is its {GRAPH_FILE} alone")
     try:
-        problems = check_graph(parse_graph(read_all(document, DOCUMENT_BYTES_MAX)))
+        graph = parse_graph(read_all(document, DOCUMENT_BYTES_MAX))
+        problems = check_graph(graph)
     except InvalidGraph as exc:
         raise InvalidArchive(exc.message) from exc
     if problems:
         raise InvalidArchive("; ".join(problems))
-    return Layout()
+    return Layout(framework=TENSOR_FRAMEWORK if graph.protocol == "open-inference" else None)
 
 
 def _table(files: Mapping[str, Entry]) -> Layout:

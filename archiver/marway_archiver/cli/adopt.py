@@ -128,10 +128,11 @@ def adopt(
             lock_for=tuple(lock_for or ()),
             gateway=None if url is None else admin_url(gateway, registry),
             examples={} if asking is None else asking.examples,
+            signatures={} if asking is None else asking.signatures,
             tolerance=tolerance,
         )
         asks = want is not None and want.compare and asking is not None and asking.comparable
-        comparison = None
+        comparison, proofs = None, dict[str, str]()
         # A dry run is compared all the same: by a registry that goes away with it.
         place = url or (Path(scratch) / "registry").as_uri()
         if url is None and not (asks and compare_with is None):
@@ -140,12 +141,12 @@ def adopt(
             done = adopt_found(found, opened_registry(place, create_registry=terms.create_registry), terms, step=_step)
         if want is not None and asking is not None and asks:
             asking = asking.labelled({each.model.reference: each.labels for each in done.adopted})
-            comparison = compared(want, asking, place)
+            comparison, proofs = compared(want, asking, place)
         if url is None:
             done = as_planned(done)
     found_out = document_of(done)
     if want is not None and asking is not None:
-        found_out |= document(want, asking, comparison)
+        found_out |= document(want, asking, comparison, proofs)
         found_out["notes"] = [*found_out["notes"], *asking.notes]
     if report is not None:
         write_report(found_out, report)

@@ -10,6 +10,7 @@ from typing import Any
 
 from marway.answers.golden import DEFAULT_TOLERANCE, GoldenDocument
 from marway.errors import InvalidArchive, InvalidInput
+from marway.graphs import TABLE_BACKEND
 from marway.records import VersionRecord
 from marway.registry import Registry
 from marway_archiver.atomic_output import signals_raise
@@ -155,7 +156,7 @@ def _stored(
     create_registry: bool,
     progress: Progress | None,
 ) -> VersionRecord:
-    if packed.golden is None:
+    if packed.golden is None and packed.manifest.backend != TABLE_BACKEND:  # a table gives rows, and no answers
         warn([UNPROVED_BUNDLE])
     return store(
         packed,

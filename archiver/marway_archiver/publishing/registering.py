@@ -20,6 +20,7 @@ from marway.wire.problems import problem_of
 from marway_archiver.archives import opened_archive
 from marway_archiver.atomic_output import signals_raise
 from marway_archiver.bundles.checking import names_bundle
+from marway_archiver.contents.manifest import Manifest
 from marway_archiver.packing import PackedArchive, place_archive
 from marway_archiver.publishing.facts import RecordFacts
 from marway_archiver.publishing.locking import LockWish
@@ -61,8 +62,7 @@ def register_archive(
             if changed != manifest or not info.canonical:
                 final = Path(directory) / f"{changed.model.model_name}.mar"
                 place_archive(final, changed, entries.values(), info.warnings, force=False, progress=None)
-                with opened_archive(final) as (again, _):  # what was changed must be something that is served
-                    packed = PackedArchive(final, again.sha256, again.size_bytes, changed, again.warnings, again.config)
+                packed = _checked(final, changed)
         return store(
             packed,
             RecordFacts(publisher=publisher),
@@ -72,6 +72,19 @@ def register_archive(
             release=None,
             progress=None,
         )
+
+
+def _checked(path: Path, manifest: Manifest) -> PackedArchive:
+    """Return an archive that was written here, whose manifest may not be the one that came with it.
+
+    Raises:
+        InvalidArchive: It does not go with the files.
+    """
+    try:
+        with opened_archive(path) as (info, _):
+            return PackedArchive(path, info.sha256, info.size_bytes, manifest, info.warnings, info.config)
+    except InvalidArchive as exc:
+        raise InvalidArchive(exc.message.replace(f"{path}: ", "")) from exc
 
 
 def main() -> None:
@@ -93,7 +106,6 @@ def main() -> None:
         )
         said = {"record": stored.model_dump(mode="json")}
     except MarwayError as exc:
-        exc.message = exc.message.replace(f"{given.archive.parent}/", "")  # where a gateway keeps it is its own affair
         problem, _ = problem_of(exc)
         said = {"problem": problem.model_dump(mode="json")}
     json.dump(said, sys.stdout)

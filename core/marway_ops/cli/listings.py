@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from marway.graphs import GRAPH_BACKEND, draw_graph, encode_graph, parse_graph
 from marway.protection.contracts import consumers_of
 from marway.records import HistoryEntry, Proof, VersionRecord, overrides
 from marway.refs import check_label, parse_reference
 from marway.registry import ModelSummary, Registry, open_registry
+from marway.registry.graphs import pinned_by
 from marway.text import printable
 from marway.traffic import Traffic
 from marway_ops.cli.protect import protection_words
@@ -134,8 +136,18 @@ def _version(found: Registry, record: VersionRecord) -> dict[str, Any]:
         "record": record.model_dump(mode="json"),
         "labels": sorted(label for label, at in state.labels.items() if at == record.version),
         "serving": state.serving_for(record).model_dump(mode="json"),
+        **_of_graphs(found, record),
         "proofs": [proof.model_dump(mode="json") for proof in found.proofs(record.archive.sha256)],
     }
+
+
+def _of_graphs(found: Registry, record: VersionRecord) -> dict[str, Any]:
+    """Return a graph's document, and the graphs that name a version by its version; nothing where there are none."""
+    facts: dict[str, Any] = {}
+    if record.backend == GRAPH_BACKEND:
+        facts["graph"] = json.loads(encode_graph(found.graph(record)))
+    graphs = [" ".join(each) for each in pinned_by(found, record.name, record.version)]
+    return {**facts, **({"graphs": sorted(graphs)} if graphs else {})}
 
 
 def _flat(document: dict[str, Any]) -> list[tuple[str, str]]:
@@ -151,6 +163,11 @@ def _flat(document: dict[str, Any]) -> list[tuple[str, str]]:
             rows.append((field, _text(value)))
     rows.append(("labels", ", ".join(document["labels"]) or "-"))
     rows += [(f"serving.{key}", _text(value)) for key, value in document["serving"].items()]
+    if "graphs" in document:
+        rows.append(("named by graphs", ", ".join(document["graphs"])))
+    if "graph" in document:
+        drawn = draw_graph(parse_graph(json.dumps(document["graph"])))
+        rows += [("graph" if number == 0 else "", line) for number, line in enumerate(drawn.splitlines())]
     for proof in document["proofs"]:
         finding = Proof.model_validate(proof).finding
         rows.append((f"proof ({proof['kind']})", f"{finding}, {proof['at'][:19]}, {proof['by']}"))

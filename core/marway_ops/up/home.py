@@ -26,6 +26,7 @@ class Home:
 
         registry/           models, when no other registry is named
         store/              archives, shared by all pods
+        tables/             tables of rows, which the gateway has fetched
         java/               Java's archive of TorchServe's classes, shared by all pods
         pods/<pod>/         the directory that a pod's runtime and sidecar share
         examples/<model>/   what training the examples left
@@ -37,6 +38,7 @@ class Home:
         self.root = root
         self.registry = root / "registry"
         self.store = root / "store"
+        self.tables = root / "tables"
         self.java = root / "java"
         self.ready_file = root / "ready.json"
 

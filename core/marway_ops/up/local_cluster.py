@@ -103,5 +103,9 @@ class LocalCluster(LocalPods):
             ],
             stop_timeout_s=_GATEWAY_STOP_S,
             # No lame duck: there is no other gateway that clients could hear of.
-            environment={"MARWAY_GATEWAY_DRAIN_TIMEOUT_S": str(_GATEWAY_DRAIN_S), "MARWAY_GATEWAY_LAME_DUCK_S": "0"},
+            environment={
+                "MARWAY_GATEWAY_DRAIN_TIMEOUT_S": str(_GATEWAY_DRAIN_S),
+                "MARWAY_GATEWAY_LAME_DUCK_S": "0",
+                "MARWAY_GATEWAY_TABLES": str(self._home.tables.absolute()),
+            },
         )

@@ -24,6 +24,7 @@ _DECIDED: Final[Mapping[str, Mapping[str, str]]] = {
         **dict.fromkeys(("port", "admin_port", "grpc_port"), "say port for `marway up` itself"),
         **dict.fromkeys(("host", "grpc_host"), "all of it listens on 127.0.0.1"),
         **dict.fromkeys(("drain_timeout_s", "lame_duck_s"), "everything ends within 20 s"),
+        "tables": "say home for `marway up` itself",
         "pods": "say how many pods for `marway up` itself",
         **{name: f"say {name} for `marway up` itself" for name in ("observations", "registry")},
     },

@@ -41,7 +41,7 @@ class Part:
 
 
 class GraphVersions(Protocol):
-    """What does for graphs what pods do for models: `marway_gateway.graph.releasing.GraphReleases`."""
+    """What does for graphs what pods do for models: `marway_gateway.graph.releases.releasing.GraphReleases`."""
 
     async def parts(self, record: VersionRecord) -> tuple[Part, ...]:
         """Return the versions that a graph's nodes ask now."""

@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from marway.deadline import Deadline
 from marway.errors import AnswersDiffer, InvalidRequest, MarwayError, NoPodAvailable, PodNotFound, Unavailable, clip
-from marway.graphs import GRAPH_BACKEND
+from marway.graphs import GRAPH_BACKEND, TABLE_BACKEND
 from marway.records import Proof, VersionRecord, utc_now
 from marway.refs import Reference
 from marway.registry import Registry
@@ -27,6 +28,8 @@ __all__ = ["Loader", "PodLoad"]
 
 _LINES_MAX = 10
 _TEXT_MAX = 2000
+_OF_GATEWAYS: Final = (GRAPH_BACKEND, TABLE_BACKEND)
+"""What gateways run and read themselves."""
 _log = logging.getLogger(__name__)
 
 
@@ -94,21 +97,21 @@ class Loader:
 
         That is on the first `pods` pods of its order that take requests. The first that can take it decides whether
         the load went well, and proves the version if that is asked for; on the others it is loaded as far as they can.
-        Of a graph, the versions that its nodes ask are loaded so; the gateway proves it.
+        Of a graph, the versions that its nodes ask are loaded so; the gateway proves it. A table is opened here.
 
         Raises:
-            InvalidRequest: It is a graph, and was to be loaded on one pod.
+            InvalidRequest: It is a graph or a table, and was to be loaded on one pod.
             PodNotFound: There is no such pod.
             LoadFailed, ArchiveCorrupt: It cannot be loaded.
             AnswersDiffer: It is loaded and answers its golden examples otherwise.
             Unavailable: No pod can load it now.
             DeadlineExceeded: It took too long; the load goes on.
         """
-        if record.backend == GRAPH_BACKEND:
+        if record.backend in _OF_GATEWAYS:
             if pod is not None:
                 raise InvalidRequest(
-                    f"{record.name} {record.version} is a graph, which no pod has: load it without naming one, which "
-                    "loads what its nodes ask where that belongs"
+                    f"{record.name} {record.version} is a {record.backend}, which no pod has: load it without naming "
+                    "one, which loads what its nodes ask where that belongs, and opens tables"
                 )
             return await self._load_graph(Resolved(record, serving, None), prove=prove, deadline=deadline)
         if pod is not None:
@@ -128,6 +131,8 @@ class Loader:
             MarwayError: As `PodApi.compare`.
         """
         record, registry = version.record, self._writer.registry
+        if record.backend == TABLE_BACKEND:
+            return await self.graphs.compare(version, None, deadline=deadline)
         other = None if base is None else await self._writer.call(_version, registry, record.name, base)
         if load.pod is not None and (other is None or other.record.backend != GRAPH_BACKEND):
             return await self._api.compare(load.pod, record.name, record.version, base=base, deadline=deadline)
@@ -157,10 +162,17 @@ class Loader:
         """Unload a version on every pod that answers, or on one.
 
         Raises:
-            InvalidRequest: It is a graph, which no pod has.
+            InvalidRequest: It is a graph or a table, which no pod has.
             PodNotFound: There is no such pod.
             Unavailable: A pod could not do it; others may have.
         """
+        if record.backend == TABLE_BACKEND:
+            raise InvalidRequest(
+                f"{record.name} {record.version} is a table, which no pod has: gateways let go of those used least "
+                "where others need the room",
+                model=record.name,
+                version=record.version,
+            )
         if record.backend == GRAPH_BACKEND:
             parts = sorted({str(each.resolved.record.name) for each in await self.graphs.parts(record)})
             raise InvalidRequest(
@@ -200,8 +212,6 @@ class Loader:
 
     async def _load_part(self, part: Part, deadline: Deadline) -> tuple[PodLoad, ...]:
         record, serving = part.resolved.record, part.resolved.serving
-        if part.is_table:
-            return ()  # gateways read it from the registry
         try:
             return await self.load(record, serving, prove=False, pod=None, deadline=deadline)
         except MarwayError as exc:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import jmespath
 
-from marway.graphs import Graph
+from marway.graphs import Graph, SequenceNode, SplitterNode, SwitchNode
 from marway.graphs.expressions import looks_of
 from marway.graphs.reading import fetch_graph
 from marway.records import VersionRecord
@@ -53,17 +53,30 @@ class Plan:
     Attributes:
         graph: Its document.
         expressions: All of its expressions, by their text.
+        last: The nodes whose answer, where they run, is the graph's.
     """
 
     graph: Graph
     expressions: Mapping[str, Expression]
+    last: frozenset[str]
 
     @classmethod
     def of(cls, graph: Graph) -> Plan:
         texts = [text for node in graph.nodes.values() for text in node.expressions]
         if graph.output is not None:
             texts.append(graph.output)
-        return cls(graph, {text: Expression.of(text) for text in texts})
+        last = frozenset(_last(graph, graph.start)) if graph.output is None else frozenset()
+        return cls(graph, {text: Expression.of(text) for text in texts}, last)
+
+
+def _last(graph: Graph, name: str) -> Iterator[str]:
+    yield name
+    node = graph.nodes[name]
+    if isinstance(node, SequenceNode):
+        yield from _last(graph, node.nodes[-1])
+    elif isinstance(node, SwitchNode | SplitterNode):
+        for child in node.children:
+            yield from _last(graph, child)
 
 
 class Documents:

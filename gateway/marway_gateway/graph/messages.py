@@ -14,7 +14,17 @@ from marway_http.channel import HeaderBlock, header_block
 from marway_http.tensors.rows import JSON, OCTETS
 from marway_http.tensors.v2_to_message import HEADER_LENGTH
 
-__all__ = ["Message", "Unreadable", "failure_of", "form_of", "message_of_answer", "message_of_reply"]
+__all__ = [
+    "Message",
+    "Unreadable",
+    "answer_of",
+    "failure_of",
+    "form_of",
+    "message_of_answer",
+    "message_of_reply",
+    "null_message",
+    "true_of",
+]
 
 _CONTENT_TYPE: Final = "content-type"
 _UNSAID: Final = frozenset({"", "application/octet-stream", FORMS[0]})
@@ -44,6 +54,7 @@ class Message:
 
     Attributes:
         failed: Whether it stands for the answer of a node that failed and need not answer.
+        tensors: Whether it is a request of the Open Inference Protocol, to be asked as that protocol asks.
     """
 
     __slots__ = (
@@ -57,6 +68,7 @@ class Message:
         "header_length",
         "row",
         "status",
+        "tensors",
     )
 
     def __init__(
@@ -82,6 +94,7 @@ class Message:
         self.block = block
         self.status = status
         self.failed = False
+        self.tensors = False
 
     @property
     def data(self) -> bytes:
@@ -219,6 +232,31 @@ def message_of_answer(answer: Answer) -> Message:
         block=header_block(headers),
         status=answer.status,
     )
+
+
+def answer_of(message: Message) -> Answer:
+    """Return a message as the answer to a row.
+
+    Raises:
+        Unreadable: As `Message.data`.
+    """
+    if message.answer is not None:
+        return message.answer
+    kind = mime_type(message.content_type).lower()
+    form = "json" if kind == JSON else "text" if kind.startswith("text/") else "bytes"
+    return Answer(message.status, message.data, form, message.content_type)
+
+
+def null_message() -> Message:
+    """Return the answer of a node that failed and need not answer."""
+    message = Message(value=None)
+    message.failed = True
+    return message
+
+
+def true_of(value: Any) -> bool:
+    """Return whether a value is true as JMESPath has it: a 0 is."""
+    return not (value is None or value is False or (isinstance(value, str | list | dict) and not value))
 
 
 def failure_of(message: Message, *, model: str | None, version: str | None) -> ModelError | None:

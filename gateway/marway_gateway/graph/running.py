@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
-from typing import Any, Final, cast
-
-from jmespath.exceptions import JMESPathError
+from collections.abc import Awaitable, Callable
+from typing import Final, cast
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, ModelError, Unimplemented
-from marway.graphs import ModelNode, SequenceNode
-from marway_gateway.graph.documents import Expression, Plan
-from marway_gateway.graph.messages import Message, Unreadable, form_of
+from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, ModelError, Unavailable
+from marway.graphs import LookupNode, ModelNode, Node, ParallelNode, SequenceNode, SplitterNode, SwitchNode
+from marway_gateway.graph.data import Data
+from marway_gateway.graph.documents import Plan
+from marway_gateway.graph.messages import Message, Unreadable, form_of, null_message, true_of
+from marway_gateway.graph.side_by_side import settled
 from marway_gateway.graph.steps import StepFailed, Steps, named
+from marway_gateway.graph.tables.lookups import Lookups
 from marway_gateway.observe.graph_report import NodeOutcome
 from marway_gateway.observe.metrics import outcome_of
 
@@ -33,17 +34,22 @@ class Run:
         graph: Its name and version.
         request: What it is given.
         steps: Asks models.
+        lookups: Reads tables.
         deadline: When its answer must be there; whoever starts the run ends it then.
     """
 
-    def __init__(self, plan: Plan, graph: tuple[str, str], request: Message, steps: Steps, deadline: Deadline) -> None:
+    def __init__(
+        self, plan: Plan, graph: tuple[str, str], request: Message, steps: Steps, lookups: Lookups, deadline: Deadline
+    ) -> None:
         self._plan = plan
         self._graph = graph
         self._request = request
         self._steps = steps
+        self._lookups = lookups
         self._deadline = deadline
         self._nodes = plan.graph.nodes
         self._answers: dict[str, Message] = {}
+        self._data = Data(plan, request, self._answers)
 
     async def answer(self) -> Message:
         """Return the graph's answer.
@@ -55,9 +61,10 @@ class Run:
         answer = await self._node(graph.start, self._request, self._deadline)
         if graph.output is None:
             return answer
-        return Message(value=self._select("output", graph.output))
-
-    # -- one node ------------------------------------------------------------------------------------------
+        try:
+            return Message(value=self._data.select(graph.output))
+        except MarwayError as exc:
+            raise StepFailed(named(exc, "output")) from exc
 
     async def _node(self, name: str, given: Message, deadline: Deadline) -> Message:
         """Return what a node answers, its tries, its fallback and what it need not answer taken together."""
@@ -85,34 +92,42 @@ class Run:
         node, number = self._nodes[name], 0
         while True:
             try:
-                return await self._within(name, node.timeout_s, deadline, lambda end: self._once(name, given, end))
+                return await self._within(name, node, deadline, lambda end: self._once(name, node, given, end))
             except StepFailed as exc:
+                # Those that were tried together must not come back together.
                 pause = random.uniform(0, min(_PAUSE_S * 2**number, _PAUSE_MAX_S))
                 if number == node.retries or not exc.again or deadline.left_s() <= pause:
                     raise
             number += 1
             await asyncio.sleep(pause)
+            self._forget(node)
+
+    def _forget(self, node: Node) -> None:
+        """Forget what the nodes of one answered that is tried again."""
+        for child in node.children:
+            self._answers.pop(child, None)
+            self._forget(self._nodes[child])
 
     async def _within(
-        self, name: str, timeout_s: float | None, deadline: Deadline, run: Callable[[Deadline], Any]
+        self, name: str, node: Node, deadline: Deadline, run: Callable[[Deadline], Awaitable[Message]]
     ) -> Message:
-        """Return what ``run`` does, which is ended after so many seconds.
+        """Return what ``run`` does, which is ended after the node's time.
 
         Raises:
             StepFailed: It failed, or was ended.
         """
+        timeout_s = node.timeout_s
         if timeout_s is None or timeout_s >= deadline.left_s():
-            return cast("Message", await run(deadline))
+            return await run(deadline)
         end = Deadline.after(timeout_s)
         try:
             async with asyncio.timeout_at(end.at) as timer:
-                return cast("Message", await run(end))
+                return await run(end)
         except TimeoutError:
             if not timer.expired():
                 raise
-            raise self._failed(
-                name, DeadlineExceeded(f"gave no answer within its timeout_s of {timeout_s:g} s"), again=True
-            ) from None
+            error = DeadlineExceeded(f"gave no answer within its timeout_s of {timeout_s:g} s")
+            raise _failed(name, node, error, again=True) from None
 
     async def _instead(
         self, name: str, given: Message, deadline: Deadline, failed: StepFailed
@@ -126,87 +141,120 @@ class Run:
         fallback = node.fallback
         if fallback is not None and fallback.model is None:
             return Message(value=fallback.constant), "fallback"
+        if fallback is not None and fallback.model is not None:
+            model, selector = fallback.model, fallback.selector
+
+            async def ask(end: Deadline) -> Message:
+                wanted = given
+                if isinstance(node, ModelNode):
+                    wanted = await self._given(name, node, given)
+                return await self._steps.ask(name, model, selector, wanted, end)
+
+            try:
+                return await self._within(name, node, deadline, ask), "fallback"
+            except StepFailed as exc:
+                failed.error.message += f"; its fallback {model}/{selector} failed too: {exc.error.message}"
+                failed.error.args = (failed.error.message,)
         if not node.required:
-            return _nothing(), "failed"
+            return null_message(), "failed"
         raise failed
 
-    async def _once(self, name: str, given: Message, deadline: Deadline) -> Message:
+    async def _once(self, name: str, node: Node, given: Message, deadline: Deadline) -> Message:
         """Return what a node answers at one try."""
-        node = self._nodes[name]
-        if isinstance(node, ModelNode):
-            return await self._steps.ask(name, node.model, node.selector, self._given(name, node, given), deadline)
-        if isinstance(node, SequenceNode):
-            for child in node.nodes:
-                given = await self._node(child, given, deadline)
-            return given
-        raise self._failed(name, Unimplemented(f"nodes of kind {node.kind} do not run yet"))
+        match node:
+            case ModelNode():
+                wanted = await self._given(name, node, given)
+                return await self._steps.ask(name, node.model, node.selector, wanted, deadline)
+            case SequenceNode():
+                for child in node.nodes:
+                    given = await self._node(child, given, deadline)
+                return given
+            case ParallelNode():
+                return await self._parallel(name, node, given, deadline)
+            case SwitchNode():
+                return await self._node(self._case(name, node), given, deadline)
+            case SplitterNode():
+                return await self._node(self._steps.side(name, node.weights, node.sticky), given, deadline)
+            case LookupNode():
+                return await self._looked_up(name, node, given)
 
-    # -- data ----------------------------------------------------------------------------------------------
+    async def _parallel(self, name: str, node: ParallelNode, given: Message, deadline: Deadline) -> Message:
+        """Return the answers of nodes side by side, of as many as are waited for; the others are ended.
 
-    def _given(self, name: str, node: ModelNode, before: Message) -> Message:
+        Where not all are waited for, one that fails is one that does not answer.
+        """
+        wanted = len(node.nodes) if node.wait == "all" else 1 if node.wait == "any" else node.wait
+        failures: list[StepFailed] = []
+        answers: dict[str, Message] = {}
+
+        def take(child: str, came: Message | StepFailed) -> bool:
+            """Take in what came of a node; return whether that is enough."""
+            if node.wait == "all":
+                if isinstance(came, StepFailed):
+                    raise came
+                answers[child] = came
+            elif isinstance(came, StepFailed):
+                failures.append(came)
+            elif not came.failed:
+                answers[child] = came
+            return len(answers) == wanted
+
+        await settled({child: self._node(child, given, deadline) for child in node.nodes}, take)
+        if len(answers) == wanted:
+            return Message(parts={child: answers[child] for child in node.nodes if child in answers})
+        if failures:
+            raise failures[-1]
+        error = Unavailable(f"{len(answers)} of its nodes answered, and it waits for {wanted}")
+        raise _failed(name, node, error, again=True)
+
+    def _case(self, name: str, node: SwitchNode) -> str:
+        """Return the node that a switch goes to."""
+        try:
+            for case in node.cases:
+                if true_of(self._data.evaluate(case.when)):
+                    return case.node
+        except MarwayError as exc:
+            raise _failed(name, node, exc) from exc
+        if node.default is not None:
+            return node.default
+        raise _failed(name, node, InvalidRequest("none of its cases holds, and it has no default"))
+
+    async def _given(self, name: str, node: ModelNode, before: Message) -> Message:
         """Return what a model is given."""
-        if node.parts is not None:
-            nothing = Message(value=None)
-            return form_of({field: self._answers.get(each, nothing) for field, each in node.parts.items()})
-        if node.input is None:
-            return before
-        value = self._select(name, node.input)
-        if node.content_type == "text/plain" and not isinstance(value, str):
-            raise self._failed(
-                name,
-                InvalidRequest(f"its input `{node.input}` selects no text, and it is to be sent as text/plain"),
-            )
-        kind = "text/plain; charset=utf-8" if node.content_type == "text/plain" else node.content_type
-        return Message(value=value, content_type=kind)
-
-    def _select(self, name: str, text: str) -> Any:
-        """Return what an expression of a node selects.
-
-        Raises:
-            StepFailed: Nothing, or it cannot be evaluated on what there is.
-        """
-        value = self._evaluate(name, self._plan.expressions[text])
-        if value is None:
-            raise self._failed(name, InvalidRequest(f"its expression `{text}` selects nothing of what there is"))
-        return value
-
-    def _evaluate(self, name: str, expression: Expression) -> Any:
-        """Return what an expression is, None where it selects nothing.
-
-        Raises:
-            StepFailed: It cannot be evaluated: what it looks into is no JSON, or not of the type that it wants.
-        """
-        what = "the request"
         try:
-            seen: dict[str, Any] = {"request": self._request.value if expression.request else None}
-            nodes: dict[str, Any] = {}
-            for each in expression.nodes:
-                what = f"the answer of node {each}"
-                answered = self._answers.get(each)
-                nodes[each] = None if answered is None else answered.value
-            seen["nodes"] = nodes
+            if node.parts is not None:
+                nothing = Message(value=None)
+                return form_of({field: self._answers.get(each, nothing) for field, each in node.parts.items()})
+            if node.input is not None:
+                return self._data.given(node.input, node.content_type)
+            return await self._steps.tensors(
+                before, node.tensors, self._request, whole=self._plan.graph.protocol == "open-inference",
+                last=name in self._plan.last,
+            )  # fmt: skip
+        except MarwayError as exc:
+            raise _failed(name, node, exc) from exc
         except Unreadable as exc:
-            error: MarwayError = InvalidRequest(f"its expression `{expression.text}` looks into {what}, which {exc}")
-            if what != "the request":
-                error = ModelError(error.message)
-            raise self._failed(name, error) from exc
+            raise _failed(name, node, ModelError(f"a part of what it is given {exc}")) from exc
+
+    async def _looked_up(self, name: str, node: LookupNode, given: Message) -> Message:
+        """Return what a lookup was given, with what it found."""
+        path, report = self._steps.path + name, self._steps.report
         try:
-            return expression.search(seen)
-        except JMESPathError as exc:
-            said = " ".join(str(exc).split())
-            raise self._failed(
-                name, InvalidRequest(f"its expression `{expression.text}` cannot be evaluated: {said}")
-            ) from exc
-
-    def _failed(self, name: str, error: MarwayError, *, again: bool = False) -> StepFailed:
-        """Return the failure of a node itself."""
-        node = self._nodes.get(name)
-        asked = f"{node.model}/{node.selector}" if isinstance(node, ModelNode) else None
-        return StepFailed(named(error, name, asked), again=again)
+            table, answer = await self._lookups.joined(node, self._data.select(node.key), given)
+        except MarwayError as exc:
+            raise _failed(name, node, exc, again=isinstance(exc, Unavailable)) from exc
+        except asyncio.CancelledError:
+            report.cancelled(path)
+            raise
+        report.asked(path, table)
+        return answer
 
 
-def _nothing() -> Message:
-    """Return the answer of a node that failed and need not answer."""
-    message = Message(value=None)
-    message.failed = True
-    return message
+def _failed(name: str, node: Node, error: MarwayError, *, again: bool = False) -> StepFailed:
+    """Return the failure of a node itself."""
+    asked = None
+    if isinstance(node, ModelNode):
+        asked = f"{node.model}/{node.selector}"
+    elif isinstance(node, LookupNode):
+        asked = f"{node.table}/{node.selector}"
+    return StepFailed(named(error, name, asked), again=again)

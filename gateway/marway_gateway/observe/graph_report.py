@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from prometheus_client import Histogram
+
+from marway.deadline import Deadline
 
 __all__ = ["GraphReport", "NodeOutcome", "Step"]
 
@@ -21,26 +24,25 @@ class GraphReport:
 
     Args:
         durations: Counts what nodes take, by the graph, its node and what became of it.
+        deadline: When its answer must be there.
     """
 
-    def __init__(self, durations: Histogram) -> None:
+    def __init__(self, durations: Histogram, deadline: Deadline) -> None:
+        self._deadline = deadline
         self._durations = durations
         self._took: dict[str, float] = {}
         self._asked: dict[str, str] = {}
         self._notes: dict[str, str] = {}
-        self._running: dict[str, int] = {}
+        self._late: dict[str, None] = {}
 
-    def began(self, node: str) -> None:
-        """Take in that a node that asks somebody begins."""
-        self._running[node] = self._running.get(node, 0) + 1
+    def asked(self, node: str, version: str) -> None:
+        """Take in which version a node asks."""
+        self._asked[node] = version
 
-    def ended(self, node: str, asked: str | None) -> None:
-        """Take in that it no longer waits for an answer; ``asked`` is which version that was, where it is known."""
-        self._running[node] -= 1
-        if not self._running[node]:
-            del self._running[node]
-        if asked is not None:
-            self._asked[node] = asked
+    def cancelled(self, node: str) -> None:
+        """Take in that a node is ended while it waits for an answer."""
+        if self._deadline.passed:
+            self._late[node] = None
 
     def took(self, node: str, seconds: float, outcome: NodeOutcome, *, graph: tuple[str, str], name: str) -> None:
         """Take in what became of a node.
@@ -59,9 +61,9 @@ class GraphReport:
             self._took[node] = max(seconds, self._took.get(node, 0.0))
 
     @property
-    def running(self) -> str:
-        """The nodes that wait for an answer now, in words; empty without one."""
-        return ", ".join(self._running)
+    def late(self) -> Collection[str]:
+        """The nodes that had not answered when the deadline passed."""
+        return self._late
 
     def timings(self) -> str:
         """Return the entries of `Server-Timing` (W3C), milliseconds, in the order in which nodes ended."""

@@ -56,6 +56,9 @@ class Metrics:
             ("model", "version", "node", "outcome"),
             buckets=_BUCKETS_S,
         )
+        self.table_fetches = counter(
+            "marway_gateway_table_fetches_total", "Tables of lookup nodes that were not here.", ("outcome",)
+        )
         self.requests_in_flight = gauge("marway_gateway_requests_in_flight", "Predict requests being worked on.")
         self.retries = counter(
             "marway_gateway_retries_total",

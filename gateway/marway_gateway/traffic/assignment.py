@@ -48,16 +48,15 @@ def is_candidates(traffic: Traffic, key: str) -> bool:
     return int.from_bytes(digest, "big") < int(traffic.percent * _SPACE / 100)
 
 
-def sticky_key(traffic: Traffic, *, request_id: str, group_id: str | None, header: Callable[[str], str | None]) -> str:
-    """Return what a caller keeps its side by; its request id where it does not say what the rollout asks for.
+def sticky_key(sticky: str, *, request_id: str, group_id: str | None, header: Callable[[str], str | None]) -> str:
+    """Return what a caller keeps its side by; its request id where it does not say what is asked for.
 
     Args:
-        traffic: Says what that is.
+        sticky: What that is: request, group or header:NAME.
         request_id: The request's.
         group_id: The request's, where it has one.
         header: Gives the value of a header by its name in lower case, None where the request has none.
     """
-    sticky = traffic.sticky
     if sticky == "request":
         return request_id
     given = group_id if sticky == "group" else header(sticky.removeprefix(_HEADER).lower())

@@ -40,7 +40,9 @@ class Division:
         if divided is None or divided.candidate is None:
             return base
         traffic, candidate = divided.traffic, divided.candidate
-        key = sticky_key(traffic, request_id=info.request_id, group_id=info.group_id, header=info.header_or_metadata)
+        key = sticky_key(
+            traffic.sticky, request_id=info.request_id, group_id=info.group_id, header=info.header_or_metadata
+        )
         drawn = is_candidates(traffic, key)
         ready = candidate.record.backend == GRAPH_BACKEND or self._pods.has_ready(
             placement_spec(candidate.record, candidate.serving, self._algorithm_pools)

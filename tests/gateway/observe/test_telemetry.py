@@ -152,6 +152,8 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
         "marway_gateway_fallbacks_total",
         "marway_gateway_load_aheads_total",
         "marway_gateway_ejections_total",
+        "marway_gateway_table_fetches_total",
+        "marway_gateway_graph_node_duration_seconds",
         "marway_gateway_cache_requests_total",
         "marway_gateway_events_deliveries_total",
         "marway_gateway_events_oldest_pending_seconds",

@@ -70,6 +70,6 @@ def test_each_rollout_draws_anew() -> None:
 def test_what_a_caller_keeps_its_side_by(sticky: str, key: str) -> None:
     """It is what the rollout says, or the request itself where the caller does not say that."""
     said = {"x-user": "u", "x-empty": ""}
-    assert sticky_key(traffic_of(sticky=sticky), request_id="r", group_id="g", header=said.get) == key
+    assert sticky_key(sticky, request_id="r", group_id="g", header=said.get) == key
     if sticky == "group":
-        assert sticky_key(traffic_of(sticky=sticky), request_id="r", group_id=None, header=said.get) == "r"
+        assert sticky_key(sticky, request_id="r", group_id=None, header=said.get) == "r"

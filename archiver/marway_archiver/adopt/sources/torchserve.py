@@ -192,7 +192,7 @@ def _models(wanted: list[_Wanted], store: Path, said: Mapping[str, str], wish: W
 
 
 def _model(wanted: _Wanted, store: Path, said: Mapping[str, str]) -> FoundModel:
-    guessed = wanted.name or wanted.file.partition(".")[0]
+    guessed = wanted.name or Path(wanted.file).name.partition(".")[0]
     url = _address(said.get("inference_address", "http://127.0.0.1:8080"))
     try:
         path = _file(wanted.file, store)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +20,8 @@ from marway.registry import Registry
 from marway.resolve.reader import LookUps
 from marway.resolve.resolved import Resolved
 from marway_gateway.graph.tables.table import Table
+from marway_gateway.observe.metrics import Metrics
+from marway_gateway.settings import GatewaySettings
 
 __all__ = ["KEYS_MAX", "Tables"]
 
@@ -47,7 +51,6 @@ class Tables:
         directory: Where they are kept, by digest; processes may share one, and then each table is fetched once.
         limit_bytes: What it may hold.
         observe: Told each fetch's outcome and its duration in seconds.
-        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -57,14 +60,23 @@ class Tables:
         *,
         limit_bytes: int,
         observe: Callable[[FetchOutcome, float], None],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = ArchiveStore(directory, registry, observe=observe, limit_bytes=limit_bytes, quarantine_bytes=0)
         self._limit_bytes = limit_bytes
         self._open: OrderedDict[str, _Open] = OrderedDict()
-        self._fetching = LookUps(wait_s=_WAIT_S, negative_ttl_s=0.0, clock=clock)
+        self._fetching = LookUps(wait_s=_WAIT_S, negative_ttl_s=0.0, clock=time.monotonic)
         self._fetches = ThreadPoolExecutor(_FETCHES, thread_name_prefix="table-fetch")
         self._look_ups = ThreadPoolExecutor(_THREADS, thread_name_prefix="table")
+
+    @classmethod
+    def of(cls, settings: GatewaySettings, registry: Registry, metrics: Metrics) -> Tables:
+        """Return the tables of a gateway; nothing is there or fetched before the first look-up."""
+        return cls(
+            registry,
+            settings.tables or Path(tempfile.gettempdir()) / f"marway-tables-{os.getuid()}",
+            limit_bytes=settings.tables_bytes,
+            observe=lambda outcome, _: metrics.table_fetches.labels(outcome).inc(),
+        )
 
     async def rows(
         self, resolved: Resolved, keys: Sequence[Any], columns: Sequence[str] | None

@@ -89,8 +89,9 @@ class _Reading:
         try:
             service = taken_apart(thing, revision)
             endpoint = endpoint_of(service, thing.name)
+            server = server_of(service, self.runtimes)
             path = files_of(service, self.storage, self.objects)
-            found = list(self._found(service, server_of(service, self.runtimes), path, endpoint))
+            found = list(self._found(service, server, path, endpoint))
         except (InvalidInput, InvalidReference) as exc:
             settings = tuple(settings_of(thing, {"name": "not taken over", "backend": "none"}))
             yield FoundModel(thing.name, "?", endpoint, settings=settings, problem=exc.message)

@@ -6,29 +6,24 @@ workers is a serving setting. So what a call changes is in the model's history, 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from marway.deadline import Deadline
-from marway.errors import LabelNotFound
-from marway.records import VersionRecord
-from marway.refs import DEFAULT_LABEL, check_model_name, check_version
-from marway.resolve.resolved import Resolved
+from marway.refs import DEFAULT_LABEL, check_model_name
 from marway_gateway.admin.parameters import Caller
 from marway_gateway.gateway import Gateway
 from marway_gateway.surfaces.torchserve.describe import customized_metadata
 from marway_gateway.surfaces.torchserve.managing.documents import LIMIT, described, having, page
 from marway_gateway.surfaces.torchserve.managing.parameters import Parameters
-from marway_gateway.surfaces.torchserve.managing.publishing import publish
 from marway_gateway.surfaces.torchserve.managing.refusals import Refused
-from marway_gateway.surfaces.torchserve.managing.sources import Sources
+from marway_gateway.surfaces.torchserve.managing.versions import NOTE, Versions
 from marway_gateway.surfaces.torchserve.managing.workers import Workers
 
 __all__ = ["Done", "Management"]
 
-_NOTE: Final = "through TorchServe's management API"
 _WORKING: Final = "Processing worker updates..."
 _RUNTIMES: Final = frozenset({"python", "python3", "lsp"})
 
@@ -54,11 +49,7 @@ class Management:
         self.settings = gateway.settings
         self._gateway = gateway
         self._workers = Workers(gateway)
-        self._sources = Sources(
-            self.settings.torchserve_management_sources,
-            registry_url=gateway.reader.registry.url,
-            max_bytes=self.settings.torchserve_management_archive_bytes,
-        )
+        self._versions = Versions(gateway)
 
     async def list_models(self, given: Parameters) -> dict[str, Any]:
         """Return a page of models, of which TorchServe has 100 at most."""
@@ -81,7 +72,7 @@ class Management:
             versions = (await reader.call(reader.registry.summary, name)).versions
             found = [await self._gateway.resolver.resolve(name, each) for each in versions]
         else:
-            found = [await self._resolved(model, version)]
+            found = [await self._versions.resolved(model, version)]
         documents = []
         for each in found:
             told = having(self._gateway.pods, each.record)
@@ -110,7 +101,7 @@ class Management:
         runtime = given.text("runtime")
         if runtime and runtime.lower() not in _RUNTIMES:
             raise Refused(400, "BadRequestException", f"Invalid RuntimeType value: {runtime[:60]}")
-        record = await self._published(given, caller, upload)
+        record = await self._versions.published(given, caller, upload)
         if self._workers.has(record):
             raise Refused(
                 409,
@@ -118,7 +109,7 @@ class Management:
                 f"Model version {record.version} is already registered for model {record.name}",
             )
         workers = given.number("initial_workers")
-        await self._set(
+        await self._versions.set(
             record,
             caller,
             min_workers=workers,
@@ -134,18 +125,18 @@ class Management:
         synchronous = given.flag("synchronous", default=synchronous)
         about = f'Model "{record.name}" Version: {record.version} registered with'
         resolved = await self._gateway.resolver.resolve(record.name, record.version)
-        first = await self._default(record.name) is None
+        first = await self._versions.default(record.name) is None
         if workers is not None and workers <= 0:
             if first:
-                await self._set_first(record, caller)
+                await self._versions.set_first(record, caller)
             return Done(
                 200, given.said(f"{about} 0 initial workers. Use scale workers API to add workers for the model.")
             )
-        start = self._workers.start(record, resolved.serving, default=first, caller=caller, deadline=deadline)
+        start = partial(self._workers.start, record, resolved.serving, default=first, caller=caller, deadline=deadline)
         if not synchronous:
             self._workers.later(record, start)
             return Done(202, given.said(_WORKING))
-        return Done(200, given.said(f"{about} {await start} initial workers"))
+        return Done(200, given.said(f"{about} {await start()} initial workers"))
 
     async def scale(
         self, model: str, version: str | None, given: Parameters, caller: Caller, *, deadline: Deadline | None
@@ -167,21 +158,21 @@ class Management:
             timeout="requests in flight are finished in any case",
         )
         synchronous = given.flag("synchronous", default=False)
-        before = await self._resolved(model, version)
+        before = await self._versions.resolved(model, version)
         record = before.record
         if most is None and before.serving.max_workers is not None:
             most = max(least, before.serving.max_workers)
-        await self._set(record, caller, zero=True, min_workers=least, max_workers=most or None)
+        await self._versions.set(record, caller, zero=True, min_workers=least, max_workers=most or None)
         serving = (await self._gateway.resolver.resolve(record.name, record.version)).serving
         if least == 0:
-            job: Any = self._workers.stop(record, deadline)
+            job: Callable[[], Awaitable[object]] = partial(self._workers.stop, record, deadline)
         else:
-            job = self._workers.start(record, serving, default=False, caller=caller, deadline=deadline)
-            self._workers.later(record, self._workers.tell(record))
+            job = partial(self._workers.start, record, serving, default=False, caller=caller, deadline=deadline)
+            self._workers.later(record, partial(self._workers.tell, record))
         if not synchronous:
             self._workers.later(record, job)
             return Done(202, given.said(_WORKING))
-        await job
+        await job()
         of_version = "" if version is None else f", version: {record.version}"
         return Done(200, given.said(f"Workers scaled to {least} for model: {record.name}{of_version}"))
 
@@ -193,7 +184,7 @@ class Management:
         Raises:
             Refused, MarwayError: As a release; the label stays where it was.
         """
-        resolved = await self._resolved(model, version)
+        resolved = await self._versions.resolved(model, version)
         record = resolved.record
         await self._workers.start(record, resolved.serving, default=True, caller=caller, deadline=deadline)
         words = f'Default version successfully updated for model "{record.name}" to "{record.version}"'
@@ -211,7 +202,7 @@ class Management:
         given.without_effect(timeout="requests in flight are finished in any case")
         if given.text("synchronous") is not None and not given.flag("synchronous", default=True):
             given.without_effect(synchronous="the answer comes when it is done")
-        record = (await self._resolved(model, version)).record
+        record = (await self._versions.resolved(model, version)).record
         if self.settings.torchserve_management_unregister == "tombstone":
             writer = self._gateway.writer
             summary = await writer.call(writer.registry.summary, record.name)
@@ -226,89 +217,10 @@ class Management:
                 writer.registry.delete,
                 record.name,
                 record.version,
-                note=_NOTE,
+                note=NOTE,
                 forced=is_default,
                 by=caller.by,
                 op_id=caller.op_id,
             )
         await self._workers.stop(record, deadline)
         return Done(200, given.said(f'Model "{record.name}" unregistered'))
-
-    async def _resolved(self, model: str, version: str | None) -> Resolved:
-        try:
-            return await self._gateway.resolver.resolve(model, version)
-        except LabelNotFound as exc:
-            if version is not None:
-                raise
-            raise LabelNotFound(
-                f"{model} has no default version: make one by PUT /models/{model}/VERSION/set-default", model=model
-            ) from exc
-
-    async def _default(self, name: str) -> str | None:
-        writer = self._gateway.writer
-        state = await writer.call(writer.registry.state, name)
-        return state.labels.get(DEFAULT_LABEL)
-
-    async def _published(self, given: Parameters, caller: Caller, upload: Path | None) -> VersionRecord:
-        """Return the version that a registration is about, published if it was not."""
-        url, name, handler = given.text("url"), given.text("model_name"), given.text("handler")
-        if upload is None and url is None:
-            raise Refused(400, "BadRequestException", "Parameter url is required.")
-        if upload is None and not url:
-            raise Refused(404, "ModelNotFoundException", "empty url")
-        reference = self._sources.reference(url) if upload is None and url else None
-        if reference is not None:
-            record = (await self._gateway.resolver.resolve(reference.name, reference.selector)).record
-            if name and name != record.name:
-                raise Refused(
-                    400, "BadRequestException", f"model_name {name[:60]!r}: {record} keeps its name in the registry"
-                )
-            if handler:
-                given.without_effect(handler="a version that is published does not change")
-            return record
-        async with self._archive(upload, url or "") as archive:
-            record = await publish(
-                archive,
-                registry=self._gateway.writer.registry.url,
-                model_name=name or None,
-                handler=handler or None,
-                publisher=caller.by,
-            )
-        await self._gateway.resolver.refresh(record.name)
-        return record
-
-    @asynccontextmanager
-    async def _archive(self, upload: Path | None, url: str) -> AsyncIterator[Path]:
-        if upload is not None:
-            yield upload
-            return
-        async with self._sources.archive(url) as path:
-            yield path
-
-    async def _set(self, record: VersionRecord, caller: Caller, *, zero: bool = False, **fields: int | None) -> None:
-        """Override serving settings of a version with those that are given; without ``zero`` only by more than 0."""
-        changes = {name: value for name, value in fields.items() if value is not None and (value > 0 or zero)}
-        if changes:
-            writer = self._gateway.writer
-            await writer.change(
-                writer.registry.set_serving,
-                record.name,
-                version=check_version(record.version),
-                set_fields=changes,
-                note=_NOTE,
-                by=caller.by,
-            )
-
-    async def _set_first(self, record: VersionRecord, caller: Caller) -> None:
-        """Point `PROD` at a model's first version without loading it: nobody is served by it yet."""
-        writer = self._gateway.writer
-        await writer.change(
-            writer.registry.release,
-            record.name,
-            record.version,
-            label=DEFAULT_LABEL,
-            note=_NOTE,
-            require_proof=True,
-            unproved_first=True,
-            by=caller.by,
-        )

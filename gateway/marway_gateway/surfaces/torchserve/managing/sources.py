@@ -97,7 +97,7 @@ class Sources:
         timeout = aiohttp.ClientTimeout(connect=_CONNECT_S, sock_read=_READ_S)
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
+                aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
                 session.get(url, allow_redirects=False) as answer,
             ):
                 if answer.status != 200:

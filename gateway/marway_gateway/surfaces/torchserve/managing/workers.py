@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from marway.deadline import Deadline
-from marway.errors import AnswersDiffer, LoadFailed, MarwayError
+from marway.errors import AnswersDiffer, DeadlineExceeded, LoadFailed, MarwayError
 from marway.records import VersionRecord
 from marway.refs import DEFAULT_LABEL
 from marway.serving import ServingSettings
@@ -18,6 +17,7 @@ from marway_gateway.admin.views import LabelMove
 from marway_gateway.gateway import Gateway
 from marway_gateway.surfaces.torchserve.managing.documents import having
 from marway_gateway.surfaces.torchserve.managing.refusals import Refused
+from marway_gateway.surfaces.torchserve.managing.versions import NOTE
 
 __all__ = ["Workers"]
 
@@ -27,8 +27,6 @@ _TOLD_S: Final = 0.25
 """After so long a pod has told that it begins to load something."""
 _STATE_AGE_S: Final = 2.1
 """After so long every sidecar reads a model's state anew."""
-_NOTE: Final = "through TorchServe's management API"
-_log = logging.getLogger(__name__)
 
 
 class Workers:
@@ -40,23 +38,17 @@ class Workers:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._behind: dict[asyncio.Task[None], str] = {}
 
-    def later(self, record: VersionRecord, job: Awaitable[object]) -> None:
+    def later(self, record: VersionRecord, job: Callable[[], Awaitable[object]]) -> None:
         """Do something about a version behind the answer; what goes wrong with it is in the log, as with TorchServe."""
-        what = f"{record.name} {record.version}, which TorchServe's management API was asked for,"
 
         async def done() -> None:
             try:
-                await job
-            except (MarwayError, Refused) as exc:
-                _log.warning("%s failed: %s", what, exc.message)
-            except Exception:
-                _log.exception("%s failed", what)
+                await job()
+            except Refused as exc:
+                raise MarwayError(exc.message) from exc
 
-        task = asyncio.create_task(done(), name=f"managing:{record.name}/{record.version}")
-        self._behind[task] = record.id
-        task.add_done_callback(self._behind.pop)
+        self._gateway.jobs.start(_job(record), done)
 
     async def start(
         self,
@@ -83,7 +75,7 @@ class Workers:
         deadline = deadline or Deadline.after(serving.load_timeout_s)
         try:
             if default:
-                move = LabelMove(version=record.version, note=_NOTE)
+                move = LabelMove(version=record.version, note=NOTE)
                 await self._gateway.releaser.release(record.name, DEFAULT_LABEL, move, caller, deadline=deadline)
             else:
                 await self._gateway.loader.load(record, serving, prove=False, pod=None, deadline=deadline)
@@ -98,20 +90,18 @@ class Workers:
             Unavailable, DeadlineExceeded: A pod could not do it; others may have.
         """
         deadline = deadline or Deadline.after(self._gateway.settings.default_timeout_s)
-        loading = [task for task, version in self._behind.items() if version == record.id]
-        loading = [task for task in loading if task is not asyncio.current_task()]
-        for task in loading:
-            task.cancel()
-        unload = self._gateway.loader.unload
-        if loading:  # a pod goes on with what it was asked for, and may not have told of it
-            await asyncio.wait(loading)
-            await unload(record, pod=None, deadline=deadline)
+        if await self._gateway.jobs.cancel(_job(record)):
+            # A pod goes on with what it was asked for, and may not have told of it.
             await asyncio.sleep(_TOLD_S)
-        else:
+        # What is asked next is to find it gone: pods tell of it a moment after their answers, and a load that was under
+        # way may come to its end meanwhile.
+        while True:
             pods = [pod.name for pod, _ in having(self._gateway.pods, record)]
-            await asyncio.gather(*(unload(record, pod=pod, deadline=deadline) for pod in pods))
-        # What is asked next is to find it gone: pods tell of it a moment after their answers.
-        while self.has(record) and deadline.left_s() > 0:
+            await asyncio.gather(*(self._gateway.loader.unload(record, pod=pod, deadline=deadline) for pod in pods))
+            if not self.has(record):
+                return
+            if deadline.passed:
+                raise DeadlineExceeded(f"{record.name} {record.version} is still on {', '.join(pods)}: ask again")
             await asyncio.sleep(_LOOK_S)
 
     def has(self, record: VersionRecord) -> bool:
@@ -146,6 +136,11 @@ class Workers:
             if time.monotonic() - asked_at > _ASK_S:
                 asked_at = time.monotonic()
                 await self._gateway.loader.load(record, serving, prove=False, pod=None, deadline=deadline)
+
+
+def _job(record: VersionRecord) -> str:
+    """Return what the tasks of a version are called."""
+    return f"TorchServe's management API: {record.name} {record.version}"
 
 
 def _not_started(record: VersionRecord, why: str) -> Refused:

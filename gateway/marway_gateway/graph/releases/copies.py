@@ -10,7 +10,7 @@ from marway.errors import DeadlineExceeded, InvalidInput, MarwayError, ModelErro
 from marway.resolve.resolved import Resolved
 from marway.wire.headers import PRIORITY
 from marway.wire.request import read_ids
-from marway_gateway.graph.asking import Predicts
+from marway_gateway.graph.releases.asking import Asks
 from marway_gateway.http.body import RequestBody
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.predict.call import PredictCall
@@ -28,7 +28,7 @@ class GraphCopies:
         predictor: Gives what makes predict calls.
     """
 
-    def __init__(self, predictor: Callable[[], Predicts]) -> None:
+    def __init__(self, predictor: Callable[[], Asks]) -> None:
         self._predictor = predictor
 
     async def send(

@@ -18,7 +18,8 @@ from marway import __version__
 from marway.answers.difference import golden_difference, golden_of
 from marway.answers.golden import ExampleInput, GoldenAnswer, GoldenDocument, examples_in
 from marway.deadline import Deadline
-from marway.errors import ArchiveCorrupt, InvalidArchive, InvalidRecord, clip
+from marway.errors import ArchiveCorrupt, DeadlineExceeded, InvalidArchive, InvalidRecord, clip
+from marway.graphs import TABLE_BACKEND
 from marway.objects import ObjectMissing
 from marway.records import VersionRecord
 from marway.refs import new_ulid
@@ -28,9 +29,10 @@ from marway.resolve.resolved import Resolved
 from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus
 from marway_gateway.admin.graph_versions import GATEWAY, Part
-from marway_gateway.graph.asking import Asker, Predicts
-from marway_gateway.graph.comparing import Inputs, compared
-from marway_gateway.graph.parts import Parts
+from marway_gateway.graph.releases.asking import Asker, Asks
+from marway_gateway.graph.releases.comparing import Inputs, compared
+from marway_gateway.graph.releases.parts import Parts
+from marway_gateway.graph.tables.tables import Tables
 
 __all__ = ["GraphReleases"]
 
@@ -45,19 +47,25 @@ class GraphReleases:
         predictor: Gives what makes predict calls.
         parts: Knows what the nodes of graphs ask.
         reader: Reads golden examples.
+        tables: Opens tables, which are released as graphs are.
     """
 
-    def __init__(self, predictor: Callable[[], Predicts], parts: Parts, reader: RegistryReader) -> None:
+    def __init__(self, predictor: Callable[[], Asks], parts: Parts, reader: RegistryReader, tables: Tables) -> None:
         self._asker = Asker(predictor)
         self._parts = parts
         self._reader = reader
+        self._tables = tables
 
     async def parts(self, record: VersionRecord) -> tuple[Part, ...]:
-        """Return the versions that a graph's nodes ask now; as `Parts.of`."""
+        """Return the versions that a graph's nodes ask now, as `Parts.of`; a table asks none."""
+        if record.backend == TABLE_BACKEND:
+            return ()
         return await self._parts.of(record)
 
     async def report(self, version: Resolved, *, prove: bool, deadline: Deadline) -> LoadReport:
         """Return what is to be said of a graph whose parts are loaded: with ``prove`` of all its golden answers.
+
+        A table is fetched, checked and opened.
 
         Raises:
             ArchiveCorrupt, InvalidArchive, InvalidRecord: The golden inputs or answers cannot be read.
@@ -66,7 +74,9 @@ class GraphReleases:
         began, record = time.monotonic(), version.record
         document: GoldenDocument | None = None
         inputs: Sequence[ExampleInput] = ()
-        if prove and record.golden_sha256 is not None:
+        if record.backend == TABLE_BACKEND:
+            await self._opened(record, deadline)
+        elif prove and record.golden_sha256 is not None:
             document, inputs = await self._reader.call(_golden, self._reader.registry, record)
         differences = []
         for number, example in enumerate(inputs):
@@ -90,12 +100,30 @@ class GraphReleases:
         Raises:
             MarwayError: As `prove`.
         """
+        if version.record.backend == TABLE_BACKEND:
+            return Comparison(version=version.record.version, not_compared="tables give rows, and no answers")
         used = Inputs((), version.record.version)
         for each in (base, version):
             if each is not None and not used.examples:
                 document, examples = await self._reader.call(_golden, self._reader.registry, each.record)
                 used = Inputs(examples, each.record.version, document if each is base else None)
         return await compared(self._asker, version, base, used, deadline=deadline)
+
+    async def _opened(self, table: VersionRecord, deadline: Deadline) -> None:
+        """Fetch a table if it is not here, and open it.
+
+        Raises:
+            DeadlineExceeded: It took too long; the fetch goes on.
+        """
+        try:
+            async with asyncio.timeout(deadline.left_s()):
+                await self._tables.open(table)
+        except TimeoutError as exc:
+            raise DeadlineExceeded(
+                f"table {table.name} {table.version} was not here within {deadline.timeout_s:g} s; its fetch goes on",
+                model=table.name,
+                version=table.version,
+            ) from exc
 
     async def answer(self, version: Resolved, data: bytes, content_type: str, *, deadline: Deadline) -> GoldenAnswer:
         """Return what a graph answers to a request of a contract.

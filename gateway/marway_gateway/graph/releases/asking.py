@@ -21,13 +21,13 @@ from marway_gateway.predict.call import Answer, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope
 from marway_http.tensors.v2_to_message import HEADER_LENGTH
 
-__all__ = ["Asked", "Asker", "Predicts"]
+__all__ = ["Asked", "Asker", "Asks"]
 
 _ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
 _LINE_MAX: Final = 300
 
 
-class Predicts(Protocol):
+class Asks(Protocol):
     """What makes predict calls: `marway_gateway.predict.pipeline.Predictor`."""
 
     def scope(self, call: PredictCall) -> CancelScope:
@@ -53,7 +53,7 @@ class Asker:
         predictor: Gives what makes predict calls.
     """
 
-    def __init__(self, predictor: Callable[[], Predicts]) -> None:
+    def __init__(self, predictor: Callable[[], Asks]) -> None:
         self._predictor = predictor
 
     async def ask(self, version: Resolved, example: ExampleInput, *, ids: str, deadline: Deadline) -> Asked:
