@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo example-graph example-triton example-mlserver example-grpc-predictor example-monitoring example-release test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bandit bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-evidence bench-releases adopt-reports bench-features bench-fetch bench-gateway bench-graph bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-shadow bench-speed bench-tables bench-weights images clean
+.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor example-monitoring example-release test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bandit bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-evidence bench-releases adopt-reports example-graph bench-features bench-fetch bench-gateway bench-graph bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-shadow bench-speed bench-tables bench-weights images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -165,7 +165,7 @@ bench-gateway: setup ## Measure resolving among 10,000 models, the gateway's mem
 	$(BIN)/python benchmarks/bench_gateway.py
 
 bench-graph: setup ## Measure what a graph's nodes cost against direct calls, and nodes side by side against the slowest
-	$(BIN)/python benchmarks/bench_graphs.py
+	$(BIN)/python benchmarks/bench_graphs.py --write
 
 bench-http: setup ## Measure what serving HTTP costs against uvicorn's own protocol
 	$(BIN)/python benchmarks/bench_http.py
