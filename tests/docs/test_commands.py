@@ -17,9 +17,10 @@ import pytest
 from support.up import Up, processes_of, wait_until
 
 ROOT = Path(__file__).parents[2]
-# Commands that need one another run in their order, in tests/e2e/test_openai.py and
-# tests/archiver/bundles/test_docs_bundles.py, tests/e2e/test_docs_rollouts.py and tests/archiver/test_docs_graphs.py.
-_ELSEWHERE = {ROOT / "docs" / f"{name}.md" for name in ("openai", "bundles", "rollouts", "graphs", "tables")}
+# Commands that need one another run in their order, in tests/e2e/test_openai.py, tests/e2e/test_docs_rollouts.py,
+# tests/archiver/bundles/test_docs_bundles.py, tests/archiver/adopt/test_docs_adopt.py and
+# tests/archiver/test_docs_graphs.py.
+_ELSEWHERE = {ROOT / "docs" / f"{name}.md" for name in ("adopt", "bundles", "graphs", "openai", "rollouts", "tables")}
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")} - _ELSEWHERE)
 _FENCE = re.compile(r"^```(console|sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # These run the tests, the linters or a whole installation: CI has just done so, and here make only plans them.
@@ -61,7 +62,7 @@ _PLANNED = {
 _TESTED_BELOW = {"make up", "make demo"}
 _TESTED_ELSEWHERE = {  # tests/examples
     *("make example-grpc-predictor", "make example-mlserver", "make example-monitoring", "make example-release"),
-    "make example-triton",
+    *("make example-graph", "make example-triton"),
 }
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 

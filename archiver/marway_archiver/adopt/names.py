@@ -34,6 +34,8 @@ def _nearest(theirs: str, check: Callable[[str], str], otherwise: Callable[[str]
         return check(theirs)
     except InvalidReference:
         near = _OTHERS.sub("-", theirs)[:_LONGEST].strip("._-")
+        if not near:
+            raise
     try:
         return check(near)
     except InvalidReference:

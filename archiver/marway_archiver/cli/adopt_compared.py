@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import typer
 
-from marway.admin_client import token_of
+from marway.admin_client import AdminClient, token_of
 from marway.answers.golden import DEFAULT_TOLERANCE, Tolerance
-from marway.errors import InvalidInput, clip
+from marway.errors import InvalidInput, MarwayError, clip
 from marway.text import printable
 from marway.wire.headers import REQUEST_TIMEOUT_MS
 from marway_archiver.adopt.comparing.asked import Asked, asked
@@ -21,18 +21,17 @@ from marway_archiver.adopt.comparing.asking import Server, server_url
 from marway_archiver.adopt.comparing.comparing import Comparison, Rounds, compare
 from marway_archiver.adopt.comparing.documents import compared_document
 from marway_archiver.adopt.comparing.tally import ComparedModel
-from marway_archiver.adopt.found import Found
+from marway_archiver.adopt.found import Found, FoundModel
 from marway_archiver.cli.engines import shown_steps
 from marway_ops.engines.cluster import with_cluster
 from marway_ops.engines.trial import planned
 from marway_ops.shell.output import print_table, warn
-from marway_ops.up.plan import PlannedPod
+from marway_ops.up.plan import PlannedPod, named_engines
 
 __all__ = ["Wanted", "asked_of", "compared", "differs", "document", "print_compared", "wanted"]
 
 _LOAD_S: Final = 600
 """How long Marway may take for an answer: the first one waits until its version is loaded."""
-_TRIED: Final = "http://GATEWAY:8000"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +84,8 @@ def wanted(
             if given is not None:
                 raise InvalidInput(f"{flag} needs --from URL, the old server, or --requests FILE with its answers")
         return None
+    if engine is not None:
+        named_engines(engine)
     server = Server(server_url(old, flag="--from"), timeout_s, _headers(headers)) if old is not None else None
     url = server_url(gateway, flag="--compare-with") if gateway is not None else None
     plan = planned(_engines(found, engine)) if compare and url is None else ()
@@ -98,12 +99,19 @@ def asked_of(want: Wanted, found: Found) -> Asked:
         return asked(found, want.file, want.old, most=want.most, step=step)
 
 
-def compared(want: Wanted, asking: Asked, registry: str) -> Comparison:
-    """Send the requests to the old server and to Marway, which is started for it unless it runs."""
+def compared(want: Wanted, asking: Asked, registry: str) -> tuple[Comparison, dict[str, str]]:
+    """Send the requests to the old server and to Marway, which is started for it unless it runs.
+
+    Pods that are started prove the versions first, which the registry keeps: then labels may move to them.
+
+    Returns:
+        What came of it; and by `NAME/VERSION` what a pod said of its golden answers.
+    """
     token = token_of(None, None)
     headers = {REQUEST_TIMEOUT_MS: str(_LOAD_S * 1000)}
     if token is not None:
         headers["authorization"] = f"Bearer {token}"
+    proofs: dict[str, str] = {}
 
     def ask(gateway: str, stopped: threading.Event) -> Comparison:
         new = Server(gateway, _LOAD_S + 10.0, headers)
@@ -123,20 +131,42 @@ def compared(want: Wanted, asking: Asked, registry: str) -> Comparison:
         finally:
             new.close()
 
+    def prove_and_ask(gateway: str, admin: str, stopped: threading.Event) -> Comparison:
+        client = AdminClient(admin, token=token)
+        for model in asking.models:
+            if not stopped.is_set():
+                step(f"having a pod prove {model.found.reference}")
+                proofs[model.found.reference] = _proved(client, model.found)
+        return ask(gateway, stopped)
+
     with shown_steps() as step:
         if want.gateway is not None:
-            return ask(want.gateway, threading.Event())
+            return ask(want.gateway, threading.Event()), proofs
         with tempfile.TemporaryDirectory(prefix="marway-adopt-") as name:
-            return with_cluster(ask, want.plan, registry=registry, directory=Path(name), step=step, noticed=warn)
+            place = Path(name)
+            found = with_cluster(prove_and_ask, want.plan, registry=registry, directory=place, step=step, noticed=warn)
+            return found, proofs
 
 
-def document(want: Wanted, asking: Asked, comparison: Comparison | None) -> dict[str, Any]:
+def _proved(client: AdminClient, model: FoundModel) -> str:
+    """Have a pod load a version and give its golden answers; return in one line what came of it."""
+    path = f"/models/{model.name}/versions/{model.version}/load"
+    try:
+        load = client.call("POST", path, params={"prove": "true"})["loads"][0]
+    except MarwayError as exc:
+        return f"not proved: {exc.message}"
+    count = load["report"]["examples"]
+    given = f"gave its {count} golden answer{'s' * (count != 1)}" if count else "loaded it"
+    return f"{load['pod']}, {load['report']['server']}, {given}"
+
+
+def document(want: Wanted, asking: Asked, comparison: Comparison | None, proofs: Mapping[str, str]) -> dict[str, Any]:
     """Return what a report says beside what was taken over."""
     found = asking.document(gateway=want.gateway)
     if comparison is not None:
         new = want.gateway or f"a gateway of Marway with {_named(want.plan)} on the same machine"
         old = None if want.old is None else want.old.url
-        found["comparison"] = compared_document(comparison, old=old, new=new)
+        found["comparison"] = {**compared_document(comparison, old=old, new=new), "proofs": dict(proofs)}
     return found
 
 

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 def with_cluster(
-    work: Callable[[str, threading.Event], Result],
+    work: Callable[[str, str, threading.Event], Result],
     plan: Sequence[PlannedPod],
     *,
     registry: str,
@@ -36,7 +36,8 @@ def with_cluster(
     goes away with ``directory``.
 
     Args:
-        work: Is given the URL of the gateway's public port, and what tells it to end early; runs in a thread.
+        work: Is given the URLs of the gateway's public port and of its admin port, and what tells it to end early; runs
+            in a thread.
         plan: The pods.
         registry: URL of a registry that has the versions.
         directory: Where they may keep what they need; nobody else's.
@@ -54,7 +55,7 @@ def with_cluster(
 
 
 async def _with_cluster(
-    work: Callable[[str, threading.Event], Result],
+    work: Callable[[str, str, threading.Event], Result],
     plan: Sequence[PlannedPod],
     registry: str,
     directory: Path,
@@ -81,7 +82,7 @@ async def _with_cluster(
     async def all_of_it() -> None:
         step("starting a gateway and pods")
         await cluster.start()
-        found.append(await asyncio.to_thread(work, cluster.gateway_url, stopped))
+        found.append(await asyncio.to_thread(work, cluster.gateway_url, cluster.admin_url, stopped))
 
     try:
         await unless_stopped(stop, all_of_it())

@@ -6,12 +6,8 @@ tests/archiver/adopt/test_real_servers.py has the same with a real TorchServe an
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -26,74 +22,7 @@ from marway_archiver.adopt.comparing.routes import Route
 from marway_archiver.adopt.comparing.sent import OldAnswer, OldRequest
 from marway_archiver.adopt.found import Endpoint, Found, FoundModel
 from marway_archiver.adopt.pages.adopted import page_of
-
-Reply = tuple[int, str | None, bytes]
-
-
-class Asked(NamedTuple):
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-class Fake:
-    """A server whose answers a test says; `asked` has what it was asked."""
-
-    def __init__(self, reply: Callable[[Asked], Reply]) -> None:
-        self.asked: list[Asked] = []
-        self._clients: list[Server] = []
-        fake = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            wbufsize = -1  # an answer in one piece: in two, the second waits for the client's acknowledgement
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                asked = Asked(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
-                fake.asked.append(asked)
-                status, kind, data = reply(asked)
-                if status == 0:
-                    self.close_connection = True
-                    return
-                self.send_response(status)
-                if kind is not None:
-                    self.send_header("content-type", kind)
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST  # noqa: N815 - as http.server calls it
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def client(self) -> Server:
-        """Return what asks it."""
-        self._clients.append(Server(self.url, 5))
-        return self._clients[-1]
-
-    def close(self) -> None:
-        for each in self._clients:
-            each.close()
-        self.server.shutdown()
-        self.server.server_close()
-
-
-@contextmanager
-def fakes(old: Callable[[Asked], Reply], new: Callable[[Asked], Reply]) -> Iterator[tuple[Fake, Fake]]:
-    both = Fake(old), Fake(new)
-    try:
-        yield both
-    finally:
-        for each in both:
-            each.close()
-
+from support.old_servers.fake import Asked, Fake, Reply, by_body, fakes
 
 JSON = "application/json"
 INTENT = FoundModel("intent", "1.0", Endpoint("torchserve", "intent"), archive=Path("intent.mar"), labels=("PROD",))
@@ -105,16 +34,6 @@ IRIS = FoundModel(
 def request(where: str, body: Any, *, model: str = "intent", version: str | None = None, **more: Any) -> OldRequest:
     route = Route("torchserve", model, version, verb="predictions")
     return OldRequest(where, route, json.dumps(body).encode(), JSON, **more)
-
-
-def by_body(answers: dict[Any, Any]) -> Callable[[Asked], Reply]:
-    def reply(asked: Asked) -> Reply:
-        answer = answers.get(json.loads(asked.body))
-        if isinstance(answer, tuple):
-            return answer
-        return 200, JSON, json.dumps(answer).encode()
-
-    return reply
 
 
 def run(old: Any, new: Any, *requests: OldRequest, **more: Any) -> tuple[Comparison, Fake, Fake]:
@@ -229,12 +148,46 @@ def test_golden_examples_of_both_kinds() -> None:
         (example,) = golden_of_requests(IRIS, [v2], server).examples
         assert example.output == {"outputs": answer["outputs"]}
         golden = golden_of_requests(INTENT, [v2, request("a", 1), request("b", 2), request("c", 3)], server, most=2)
+        assert golden.signature is None
     assert [each.input for each in golden.examples] == [b"1", b"2"]
     assert len(golden.left_out) == 2
+    assert "not just one input" in golden.left_out[0]
     with fakes(by_body({1: (404, None, b"no")}), by_body({})) as (old, _):
         assert golden_of_requests(INTENT, [request("a", 1)], old.client()).examples == ()
     assert golden_of_requests(IRIS, [v2], None).examples == ()
     assert len(golden_of_requests(INTENT, [request("a", 1)], None).examples) == 1, "its handler will answer"
+
+
+def test_rows_of_v1_and_v2_are_golden_examples_of_a_handler() -> None:
+    """They are what the handler gets; clients of v2 keep the names and datatypes of tensors that they know."""
+
+    def asked_by(protocol: Any, verb: str, document: Any) -> OldRequest:
+        return OldRequest("f:1", Route(protocol, "intent", verb=verb), json.dumps(document).encode(), JSON)
+
+    def rows(sent: OldRequest, answer: Any = "x") -> Any:
+        with fakes(lambda _: (200, JSON, json.dumps(answer).encode()), by_body({})) as (old, _):
+            return golden_of_requests(INTENT, [sent], old.client())
+
+    v1 = rows(asked_by("v1", "predict", {"instances": ["a", {"text": "b"}, "a"]}))
+    assert [(each.input, each.content_type) for each in v1.examples] == [(b"a", "text/plain"), (b'{"text":"b"}', JSON)]
+    x = {"name": "x", "shape": [2, 3], "datatype": "FP32", "data": [1, 2, 3, 4, 5, 6]}
+    y = {"name": "y", "shape": [3], "datatype": "FP64", "data": [1, 2, 3]}
+    v2 = rows(asked_by("v2", "infer", {"inputs": [x]}), {"outputs": [y]})
+    assert [each.input for each in v2.examples] == [b"[1,2,3]", b"[4,5,6]"]
+    assert v2.signature is not None
+    (taken,), (given,) = v2.signature.inputs, v2.signature.outputs
+    assert (taken.name, taken.datatype, taken.shape) == ("x", "FP32", (-1, 3))
+    assert (given.name, given.datatype, given.shape) == ("y", "FP64", (-1, 3))
+    for protocol, verb, document, why in (
+        ("v1", "predict", {"instances": [{"b64": "AA=="}]}, "bytes"),
+        ("v1", "predict", {}, "no instances"),
+        ("v2", "infer", {"inputs": [x, x]}, "not just one input"),
+        ("v2", "infer", {"inputs": [{**x, "data": [1]}]}, "neither flat"),
+        ("torchserve", "explanations", 1, "asks for explanations"),
+    ):
+        found = rows(asked_by(protocol, verb, document))
+        assert found.examples == ()
+        assert why in found.left_out[0]
 
 
 def test_v2_models_are_asked_what_their_metadata_allow() -> None:
@@ -289,9 +242,10 @@ def test_a_report_says_all_of_it_as_a_page() -> None:
         "name": "intent", "version": "1.0", "backend": "torchserve", "labels": ["PROD"], "fate": "published",
         "sha256": "ab" * 32, "problem": None, "repacked": None, "warnings": ["<i>"], "settings": [setting],
     }  # fmt: skip
+    compared = compared_document(found, old="http://old", new="a gateway")
     document = {
         "kind": "torchserve", "source": "/srv/store", "notes": ["read [x]"], "settings": [], "models": [model],
-        "comparison": compared_document(found, old="http://old", new="a gateway"),
+        "comparison": {**compared, "proofs": {"intent/1.0": "pod-0, native, loaded it"}},
         "client": [{"what": "v1", "before": "http://old/a", "after": "http://new/a", "why": "the host", "tried": True}],
     }  # fmt: skip
     text, html = page_of(document, ".md"), page_of(document, ".html")

@@ -22,6 +22,8 @@ spec:
           value: kserve
       resources:
         limits: {cpu: "1", memory: 2Gi}
+status:
+  url: http://reviews.shop.example.com
 ---
 apiVersion: serving.kserve.io/v1alpha1
 kind: ServingRuntime

@@ -25,6 +25,9 @@ class Sentiment:
         label = "positive" if positive >= 0.5 else "negative"
         return {"label": label, "scores": {"positive": positive, "negative": 1 - positive}}
 """
+SCORE = SENTIMENT.replace(
+    'return {"label": label, "scores": {"positive": positive, "negative": 1 - positive}}', "return positive"
+)
 SHOUT = """\
 def handle(data, context):
     if data is None:

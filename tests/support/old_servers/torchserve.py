@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 import httpx
 
 from support.old_servers.manifests import INFERENCE_SERVICE, PREDICTOR, STORAGE_CONFIG
-from support.old_servers.models import SENTIMENT, SHOUT, TEXTS
+from support.old_servers.models import SCORE, SENTIMENT, SHOUT, TEXTS
 from support.old_servers.router import Router
 from support.old_servers.server import OldServer, write_requests
 from support.torchserve import StockTorchServe, archive
@@ -60,10 +61,12 @@ def old_kserve(home: Path) -> Iterator[OldServer]:
             for text in TEXTS
         ]
         lines.append({**lines[0], "body": {"instances": [{"text": text} for text in TEXTS[:3]]}})
-        (store.parent / "config").mkdir()
-        (store.parent / "config" / "config.properties").write_text(config)
+        volume = home / "volume" / "reviews"
+        (volume / "config").mkdir(parents=True)
+        (volume / "config" / "config.properties").write_text(config)
+        shutil.copytree(store, volume / "model-store")
         source = home / "reviews.yaml"
-        source.write_text(INFERENCE_SERVICE.replace("STORE", str(store.parent)))
+        source.write_text(INFERENCE_SERVICE.replace("STORE", str(volume)))
         yield OldServer(source, url, write_requests(home / "requests.jsonl", lines))
 
 
@@ -93,7 +96,8 @@ def _behind_router(home: Path, envelope: str, path: str, host: str | None) -> It
     Yields the router's address, the model store, and what KServe would have in config.properties.
     """
     with StockTorchServe(home, tokens=False, service_envelope=envelope) as server:
-        archive(server.store, "sentiment", SENTIMENT, file="sentiment.mar")
+        # KServe's envelope of v2 makes tensors of numbers alone.
+        archive(server.store, "sentiment", SCORE if envelope == "kservev2" else SENTIMENT, file="sentiment.mar")
         _register(server, "sentiment.mar")
         router = Router(server.addresses["inference"], re.compile(path), host)
         threading.Thread(target=router.serve_forever, args=(0.05,), daemon=True).start()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from marway.errors import MarwayError
+from marway.records import Signature
 from marway_archiver.adopt.comparing.asking import Server
 from marway_archiver.adopt.comparing.clients import client_lines
 from marway_archiver.adopt.comparing.comparing import Model, models_asked
@@ -52,6 +53,11 @@ class Asked:
         return {name: each.examples for name, each in self.golden.items() if each.examples}
 
     @property
+    def signatures(self) -> dict[str, Signature]:
+        """By `NAME/VERSION`, the tensors that clients of v2 know."""
+        return {name: each.signature for name, each in self.golden.items() if each.signature is not None}
+
+    @property
     def comparable(self) -> bool:
         """Whether there is anything that Marway's answers can be compared with."""
         return any(self.old is not None or one.answer is not None for each in self.models for one in each.requests)
@@ -63,10 +69,9 @@ class Asked:
 
     def document(self, *, gateway: str | None) -> dict[str, Any]:
         """Return what a report says of it: the requests, and the lines that a client changes."""
-        golden = {name: (len(each.examples), each.left_out) for name, each in self.golden.items()}
         old = None if self.old is None else self.old.url
         lines = client_lines(self.found, self.models, old=old, gateway=gateway)
-        return {"requests": requests_document(self.requests, golden), "client": lines_document(lines)}
+        return {"requests": requests_document(self.requests, self.golden), "client": lines_document(lines)}
 
 
 def asked(

@@ -112,11 +112,16 @@ def _line(asked: Model, route: Route, old: str | None, gateway: str, *, tried: b
 
 
 def _of_platform(found: Found, gateway: str) -> Iterator[ClientLine]:
-    host = urlsplit(gateway).hostname or "GATEWAY"
+    host = urlsplit(gateway).netloc.partition(":")[0]
     port, services = _GRPC[found.kind]
     yield ClientLine(
-        "gRPC", f"OLD:{port}", f"{host}:8002 (--grpc-port of the gateway)", f"the same services: {services}"
+        "gRPC", f"OLD:{port}", f"{host}:8002", f"the gateway's `--grpc-port`, with the same services: {services}"
     )
+    if found.kind in ("torchserve", "kserve", "modelmesh"):
+        yield ClientLine(
+            "retries", "", "", "a handler's exception is status 503 in TorchServe and 500 here: what is tried again "
+            "on 503 is now only what had no room, as `Retry-After` says"
+        )  # fmt: skip
     yield ClientLine("managing models", "", "", _MANAGED[found.kind])
     yield ClientLine(
         "who may ask", "", "", "tokens of the old server are not known: where the gateway has tokens, "

@@ -222,7 +222,7 @@ class _Run:
 
     def _old(self, request: OldRequest) -> OldAnswer:
         if self.old is not None:
-            return self.old.ask(request, request.route.path, host=self.model.found.endpoint.host)
+            return self.old.ask(request, request.route.path, host=request.host or self.model.found.endpoint.host)
         if request.answer is None:
             raise NoAnswer("the file has no answer of it to this request")
         return request.answer

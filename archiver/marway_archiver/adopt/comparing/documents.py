@@ -8,6 +8,7 @@ from typing import Any
 
 from marway_archiver.adopt.comparing.clients import ClientLine
 from marway_archiver.adopt.comparing.comparing import Comparison
+from marway_archiver.adopt.comparing.examples import Golden
 from marway_archiver.adopt.comparing.requests import Requests
 from marway_archiver.adopt.comparing.tally import ComparedModel
 from marway_archiver.adopt.comparing.timing import Timing
@@ -55,15 +56,20 @@ def _timing(timing: Timing) -> dict[str, Any]:
     }
 
 
-def requests_document(requests: Requests, golden: Mapping[str, tuple[int, Sequence[str]]]) -> dict[str, Any]:
+def requests_document(requests: Requests, golden: Mapping[str, Golden]) -> dict[str, Any]:
     """Return what a file of requests held, and by version how many became golden examples, and which not and why."""
     return {
         "requests": len(requests.found),
         "repeated": requests.repeated,
         "left_out": dict(requests.left_out),
         "not_read": dict(requests.not_read),
-        "golden": {name: {"examples": count, "left_out": list(why)} for name, (count, why) in golden.items()},
+        "golden": {name: _golden(each) for name, each in golden.items()},
     }
+
+
+def _golden(golden: Golden) -> dict[str, Any]:
+    signature = None if golden.signature is None else golden.signature.model_dump(mode="json")
+    return {"examples": len(golden.examples), "left_out": list(golden.left_out), "signature": signature}
 
 
 def lines_document(lines: Sequence[ClientLine]) -> list[dict[str, Any]]:

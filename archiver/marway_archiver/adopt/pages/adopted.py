@@ -127,6 +127,8 @@ def _comparison(compared: Mapping[str, Any] | None) -> Iterator[Block]:
         f"{tolerance['absolute']:g}, or {tolerance['relative']:g} of the larger one, apart; integers, texts, statuses "
         "and content types may not."
     )
+    if compared["proofs"]:
+        yield Items([f"`{name}`: {said}" for name, said in compared["proofs"].items()])
     models = compared["models"]
     yield Table(_COUNTED, [_counts(each) for each in models])
     missing = [f"{count} for {name}, which the source does not have" for name, count in compared["not_found"].items()]
@@ -177,8 +179,8 @@ def _timing(models: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
     yield Table(_MEASURED, rows)
     yield Text(
         "One client, the two servers asked in turns, one right after the other. new ÷ old is the median of the ratios "
-        "of such pairs, and the interval is that of this median, by the ranks of the ratios alone. Who is as fast lies "
-        "within 5 % for certain."
+        "of such pairs, and the interval is that of this median, by the ranks of the ratios alone. As fast means that "
+        "the whole interval is within 5 % of 1."
     )
 
 
@@ -227,8 +229,20 @@ def _golden(requests: Mapping[str, Any] | None) -> Iterator[Block]:
         said.append(f"fields of the file that say nothing of a request: {names}")
     for name, golden in requests["golden"].items():
         said.append(f"`{name}`: {golden['examples']} golden example{'s' * (golden['examples'] != 1)}")
+        if golden["signature"] is not None:
+            sides = (
+                ", ".join(
+                    f"`{one['name']}` {one['datatype']} {_shape(one['shape'])}" for one in golden["signature"][side]
+                )
+                for side in ("inputs", "outputs")
+            )
+            said.append(f"`{name}`: tensors as its clients know them: " + " gives ".join(sides))
         said += [f"`{name}`: no golden example of {why}" for why in golden["left_out"]]
     yield Items(said)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return f"({', '.join('any' if size < 0 else str(size) for size in shape)})"
 
 
 def _notes(document: Mapping[str, Any]) -> Iterator[Block]:

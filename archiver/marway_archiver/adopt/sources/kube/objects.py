@@ -91,10 +91,15 @@ def group_objects(source: Path) -> list[KubeObject]:
 
 
 def of_group(source: Path) -> bool:
-    """Return whether a path may hold objects of KServe's groups, without parsing what does not name one."""
+    """Return whether a path may hold objects of KServe's groups, without parsing what does not name one.
+
+    Raises:
+        InvalidInput: A file that is given by itself cannot be read, or is too long.
+    """
     if source.is_file():
-        return source.suffix in SUFFIXES and _names_group(source)
-    return any(_names_group(each) for each in listed(source, lambda path: path.suffix in SUFFIXES and path.is_file()))
+        return source.suffix in SUFFIXES and _names_group(read_bytes(source))
+    files = listed(source, lambda path: path.suffix in SUFFIXES and path.is_file())
+    return any(each.stat().st_size <= MAX_TEXT_BYTES and _names_group(read_bytes(each)) for each in files)
 
 
 def not_looked_at(objects: Sequence[KubeObject], taken: Callable[[KubeObject], bool]) -> list[str]:
@@ -106,11 +111,7 @@ def not_looked_at(objects: Sequence[KubeObject], taken: Callable[[KubeObject], b
     ]
 
 
-def _names_group(file: Path) -> bool:
-    try:
-        data = read_bytes(file)
-    except InvalidInput:
-        return False
+def _names_group(data: bytes) -> bool:
     return any(group.encode() in data for group in GROUPS)
 
 
