@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from marway.answers.golden import encode_examples
-from marway.errors import InvalidArchive, LoadFailed, MarwayError, NotFound
+from marway.errors import InvalidArchive, LoadFailed, MarwayError, NotFound, VersionConflict
 from marway.records import Signature, VersionRecord
 from marway.registry import Registry
 from marway_archiver.adopt.found import Found, FoundModel
-from marway_archiver.adopt.report import Adopted, Report
+from marway_archiver.adopt.report import Adopted, Fate, Report
 from marway_archiver.adopt.stored import examples_as_before, said_otherwise
 from marway_archiver.archives import check_archive, repack
 from marway_archiver.bundles.packing import pack_bundle
@@ -94,11 +94,12 @@ def adopt(
 
 
 def _one(model: FoundModel, registry: Registry, terms: Terms, note: str) -> Adopted:
-    before = _record(registry, model)
     messages: list[str] = []
     repacked: str | None = None
     record: VersionRecord | None = None
+    fate: Fate = "refused"
     try:
+        before = _record(registry, model)
         with _collected(messages), tempfile.TemporaryDirectory(prefix="marway-adopt-") as scratch:
             examples = terms.examples.get(model.reference, ())
             if before is not None:
@@ -113,14 +114,17 @@ def _one(model: FoundModel, registry: Registry, terms: Terms, note: str) -> Adop
                 messages.append(
                     f"it has no golden examples, as it does not answer its clients' requests: {exc.message}"
                 )
+            fate = "published" if before is None else "known"
             labels = tuple(_labelled(model, record, registry, terms, note, messages))
+    except VersionConflict as exc:
+        how = "give its archive" if model.directory is None else "give it with --version"
+        problem = f"{exc.message}; where the old server has another model now, {how} a version of its own"
+        return Adopted(model, fate, record, repacked, messages=tuple(messages), problem=problem)
     except MarwayError as exc:
-        fate = "refused" if record is None else "published" if before is None else "known"
-        return Adopted(model, fate, record, repacked, messages=tuple(messages), problem=exc.message)  # type: ignore[arg-type]  # narrowed by hand
+        return Adopted(model, fate, record, repacked, messages=tuple(messages), problem=exc.message)
     if before is not None:
         messages += said_otherwise(model, record)
-    fate = "published" if before is None else "known"
-    return Adopted(model, fate, record, repacked, labels, tuple(dict.fromkeys(messages)))  # type: ignore[arg-type]  # narrowed by hand
+    return Adopted(model, fate, record, repacked, labels, tuple(dict.fromkeys(messages)))
 
 
 def _published(

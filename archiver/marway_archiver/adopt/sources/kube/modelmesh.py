@@ -199,7 +199,7 @@ def _model(
     if said.format == "pytorch-mar" or "torchserve" in runtime or path.suffix == ".mar":
         return _archive(name, path, endpoint)
     if said.format in IMPLEMENTATIONS or "mlserver" in runtime:
-        return _mlserver(name, said, path, schema, endpoint, thing)
+        return _mlserver(name, wish.version, said, path, schema, endpoint, thing)
     if said.format in (*TRITON_FILES, "keras") or "triton" in runtime:
         return _triton(name, said, path, schema, endpoint, wish)
     if said.format == "openvino_ir" or "ovms" in runtime:
@@ -224,10 +224,16 @@ def _archive(name: str, path: Path, endpoint: Endpoint) -> FoundModel:
 
 
 def _mlserver(
-    name: str, said: _Model, path: Path, schema: Mapping[str, Any] | None, endpoint: Endpoint, thing: KubeObject
+    name: str,
+    version: str,
+    said: _Model,
+    path: Path,
+    schema: Mapping[str, Any] | None,
+    endpoint: Endpoint,
+    thing: KubeObject,
 ) -> FoundModel:
     if path.is_dir() and (path / SETTINGS).is_file():
-        found = model_at(path, theirs=thing.name)
+        found = model_at(path, version, theirs=thing.name)
         return replace(found, endpoint=endpoint)
     implementation = IMPLEMENTATIONS.get(said.format)
     if implementation is None:
@@ -236,7 +242,7 @@ def _mlserver(
     settings |= {side: schema[side] for side in ("inputs", "outputs") if schema and side in schema}
     directory, leave_out = of_path(path)
     return FoundModel(
-        name, "1", endpoint, "open-inference", directory=directory, leave_out=leave_out,
+        name, version, endpoint, "open-inference", directory=directory, leave_out=leave_out,
         add_files={SETTINGS: f"{json.dumps(settings, indent=2)}\n".encode()},
     )  # fmt: skip
 
@@ -261,11 +267,12 @@ def _triton(
             f"{path}: a model of the type {shown(said.format)} is converted by ModelMesh when it is loaded: convert it "
             "yourself (a SavedModel or ONNX), and adopt that"
         )
-    version = "1"
+    version, folder = wish.version, "1"
     if path.is_dir():
         versions_there = numbered(path)
         if versions_there:
-            version, path = versions_there[-1].name, versions_there[-1]
+            version = folder = versions_there[-1].name
+            path = versions_there[-1]
         files = [each for each in listed(path) if each.name != "_schema.json"]
         path = files[0] if len(files) == 1 else path
     file, backend = TRITON_FILES[said.format]
@@ -273,7 +280,7 @@ def _triton(
         file = {"tensorflow": "model.savedmodel", "onnx": "model.onnx"}.get(said.format, "")
         if not file:
             raise InvalidInput(f"{path} is a directory, and a {said.format} model of Triton's is one file")
-    directory = staged(wish.scratch, name, {f"{version}/{file}": path})
+    directory = staged(wish.scratch, name, {f"{folder}/{file}": path})
     return FoundModel(
         name,
         version,
@@ -292,4 +299,4 @@ def _openvino(name: str, path: Path, endpoint: Endpoint, wish: Wish) -> FoundMod
         )
     files = listed(path) if path.is_dir() else [path]
     directory = staged(wish.scratch, name, {f"1/{each.name}": each for each in files})
-    return FoundModel(name, "1", endpoint, "open-inference", directory=directory)
+    return FoundModel(name, wish.version, endpoint, "open-inference", directory=directory)
