@@ -9,8 +9,7 @@ from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from marway.settings import ComponentSettings
-from marway_gateway.pod_addresses import PodAddress, PodService, PodSlices, parse_pods
-from marway_gateway.source_places import parse_sources
+from marway_gateway.addresses import PodAddress, PodService, PodSlices, parse_pods, parse_sources
 from marway_http.hosts import parse_hosts, parse_origins
 
 __all__ = ["GatewaySettings", "PodAddress", "PodService", "PodSlices"]

@@ -15,3 +15,24 @@ def test_scores_have_a_range() -> None:
     for lowest, highest in ((1, 1), (5, 1), (0, float("nan")), (float("-inf"), 1)):
         with pytest.raises(ValidationError):
             QualityRule(kind="score", lowest=lowest, highest=highest)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("cache", True, "an answer depends on what was asked before"),
+        ("min_workers", 2, "it has one worker on each pod"),
+        ("max_workers", 3, "it has one worker on each pod"),
+        ("streaming", True, "an answer is whole before the next request is begun"),
+        ("fallback", "other/1.0", "no other version has its state"),
+    ],
+)
+def test_settings_without_effect_on_sequences_are_refused(name: str, value: object, why: str) -> None:
+    """What a version that keeps sequences would pass over is refused by name, when it is published and when it is set."""
+    serving = ServingSettings.model_validate({name: value})
+    record = record_of(b"x", serving=serving, sequences=SequenceSettings())
+    for names in (None, [name]):
+        with pytest.raises(InvalidInput, match=f"'{name}' has no effect: intent 1.0 keeps sequences, and {why}"):
+            check_settings(record, serving, names)
+    check_settings(record, ServingSettings(max_workers=1, pods=3, max_batch_rows=4))
+    check_settings(record.model_copy(update={"sequences": None}), serving)

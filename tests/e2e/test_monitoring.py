@@ -61,6 +61,7 @@ RARE = {
     "marway_gateway_cache_requests_total": "no model here may be cached",
     "marway_sidecar_model_evictions_total": "there is room for all",
     "marway_sidecar_weights_bytes": "no workers share weights",
+    "marway_sidecar_sequences": "no version keeps sequences",
     "marway_sidecar_worker_copied_bytes": "no workers share weights",
     "marway_sidecar_device_bytes": "there is no GPU",
     "marway_sidecar_device_used_bytes": "there is no GPU",

@@ -102,7 +102,6 @@ def _record(
     name, version = packed.model
     warn(packed.warnings)
     try:
-        _check_sequences(packed, facts.serving)
         return VersionRecord(
             id=facts.id or new_model_id(),
             name=name,
@@ -227,19 +226,6 @@ def warn(warnings: Iterable[str]) -> None:
     """Log each warning: without any configuration of logging, Python shows it on stderr."""
     for warning in warnings:
         logger.warning("warning: %s", warning, extra={"warning": warning})  # the command has its own way to say it
-
-
-def _check_sequences(packed: PackedArchive | PackedBundle, serving: ServingSettings) -> None:
-    """Refuse settings with which a version could not keep its sequences."""
-    if not isinstance(packed, PackedArchive) or packed.config is None or packed.config.sequences is None:
-        return
-    for refused, why in (
-        (serving.min_workers > 1, f"min_workers is {serving.min_workers}: it has one worker on each pod (`pods`)"),
-        (serving.cache, "cache is on: its answers depend on what was asked before"),
-        (serving.streaming or packed.streaming, "it answers in pieces: an answer is whole before the next is begun"),
-    ):
-        if refused:
-            raise InvalidArchive(f"{packed.path}: its configuration file says sequenceBatching, and {why}")
 
 
 def _check_workers(packed: PackedArchive, serving: ServingSettings) -> None:

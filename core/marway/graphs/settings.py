@@ -1,4 +1,4 @@
-"""Which serving settings mean nothing for what gateways run and read themselves."""
+"""Which serving settings mean nothing for what gateways run and read themselves, and for what keeps sequences."""
 
 from __future__ import annotations
 
@@ -31,6 +31,16 @@ _OF_PODS: Final = frozenset(
     }
 )
 """What is about pods, and the answers that they give; a graph has none, and its nodes' versions have their own."""
+_OF_SEQUENCES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "cache": "an answer depends on what was asked before",
+        "fallback": "no other version has its state",
+        "max_workers": "it has one worker on each pod (`pods`)",
+        "min_workers": "it has one worker on each pod (`pods`)",
+        "streaming": "an answer is whole before the next request is begun",
+    }
+)
+"""What a version that keeps sequences has no use for, and why."""
 _WRITTEN: Final = frozenset({"max_batch_rows"})
 """What packing a bundle writes into its record unasked."""
 _WHY: Final[Mapping[str, str]] = MappingProxyType(
@@ -42,7 +52,7 @@ _WHY: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def check_settings(record: VersionRecord, serving: ServingSettings, names: Collection[str] | None = None) -> None:
-    """Refuse serving settings that would have no effect on a graph or a table.
+    """Refuse serving settings that would have no effect on a graph, a table, or a version that keeps sequences.
 
     Args:
         record: The version.
@@ -52,15 +62,20 @@ def check_settings(record: VersionRecord, serving: ServingSettings, names: Colle
     Raises:
         InvalidInput: One has no effect; the message names it.
     """
-    why = _WHY.get(record.backend)
-    if why is None:
+    if record.sequences is not None:
+        unfit = {name: f"keeps sequences, and {why}" for name, why in _OF_SEQUENCES.items()}
+        if serving.max_workers == 1:
+            del unfit["max_workers"]
+    elif record.backend in _WHY:
+        all_names = _OF_PODS if record.backend == GRAPH_BACKEND else ServingSettings.model_fields
+        unfit = dict.fromkeys(all_names, _WHY[record.backend])
+    else:
         return
     usual = ServingSettings()
-    unfit = _OF_PODS if record.backend == GRAPH_BACKEND else frozenset(ServingSettings.model_fields)
-    for name in sorted(unfit - _WRITTEN if names is None else unfit & set(names)):
+    for name in sorted(unfit.keys() - _WRITTEN if names is None else unfit.keys() & set(names)):
         if getattr(serving, name) != getattr(usual, name):
             raise InvalidInput(
-                f"serving setting {name!r} has no effect: {record.name} {record.version} {why}",
+                f"serving setting {name!r} has no effect: {record.name} {record.version} {unfit[name]}",
                 model=record.name,
                 version=record.version,
             )

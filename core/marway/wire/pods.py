@@ -54,6 +54,8 @@ class ModelStatus(Frozen):
     """Of its memory, what its workers shared until they wrote to it."""
     device_bytes: int = 0
     """What it counts for of the pod's GPUs: as measured, or reserved for workers that are starting."""
+    sequences: int = 0
+    """Sequences of requests whose state its worker keeps."""
     load_duration_s: float | None = None
     last_used_at: datetime | None = None
     failures: int = 0

@@ -15,7 +15,7 @@ from marway.answers.golden import GoldenAnswer
 from marway.errors import MarwayError, Unavailable, clip
 from marway.records import VersionRecord
 from marway.wire import headers, problems
-from marway_observations.why.replaying import answer_of, headers_of, question_of
+from marway_observations.why.replaying import NotReplayed, answer_of, headers_of, question_of
 
 __all__ = ["Answered", "Asker", "GaveUp", "NoRoom"]
 
@@ -75,6 +75,8 @@ class Asker:
             GaveUp: Nobody answers any more.
             Unauthenticated, NotFound, LoadFailed, ArchiveCorrupt: It is no use to ask about any other either.
         """
+        if record.sequences is not None:
+            raise NotReplayed("its version keeps sequences: asked again by itself, it would be of none")
         question = question_of({**row, "version": record.version})
         sent = question.headers | headers_of(row["prediction_id"], token=self.token, timeout_s=self.timeout_s)
         sent[headers.PRIORITY] = "batch"

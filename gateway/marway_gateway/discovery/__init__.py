@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from marway_gateway.addresses import PodAddress, PodService, PodSlices
 from marway_gateway.discovery.discovery import Discovery, DnsSource, FoundPod, Source
 from marway_gateway.discovery.kubernetes import SlicesSource
 from marway_gateway.discovery.kubernetes_api import KubernetesApi
-from marway_gateway.pod_addresses import PodAddress, PodService, PodSlices
 from marway_gateway.settings import GatewaySettings
 
 __all__ = ["Discovery", "DnsSource", "FoundPod", "SlicesSource", "Source", "sources_of"]

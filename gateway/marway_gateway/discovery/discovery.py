@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from marway_gateway.addresses import PodAddress, PodService
 from marway_gateway.placement import PodSet
 from marway_gateway.placement.pod_watch import PodWatcher
-from marway_gateway.pod_addresses import PodAddress, PodService
 from marway_gateway.tasks import TaskSet
 
 __all__ = ["Changed", "Discovery", "DnsSource", "FoundPod", "Source", "look_up"]

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from marway_gateway.addresses import PodAddress
 from marway_gateway.discovery.discovery import FoundPod
-from marway_gateway.pod_addresses import PodAddress
 
 __all__ = ["EndpointSlice", "EndpointSliceList", "Status", "WatchEvent", "pods_of"]
 

@@ -14,10 +14,10 @@ import random
 import time
 from typing import Final
 
+from marway_gateway.addresses import PodSlices
 from marway_gateway.discovery.discovery import Changed, FoundPod
 from marway_gateway.discovery.endpoint_slices import EndpointSlice, WatchEvent, pods_of
 from marway_gateway.discovery.kubernetes_api import ApiTrouble, KubernetesApi
-from marway_gateway.pod_addresses import PodSlices
 
 __all__ = ["SlicesSource"]
 

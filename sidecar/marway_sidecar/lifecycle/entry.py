@@ -217,6 +217,7 @@ class Entry:
             weights_bytes=self.weights_bytes,
             copied_bytes=self.copied_bytes,
             device_bytes=self.memory.devices.of(self.key),
+            sequences=self.scheduler.live if isinstance(self.scheduler, SequenceScheduler) else 0,
             load_duration_s=self.load_duration_s,
             last_used_at=datetime.fromtimestamp(self.requested_at, UTC) if self.requested_at is not None else None,
             failures=self.failure.count if self.failure is not None else 0,

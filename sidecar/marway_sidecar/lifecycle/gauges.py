@@ -47,6 +47,11 @@ class PoolGauges(Collector):
             "Memory that the workers of a version shared until they wrote to it, all of them together.",
             labels=("model", "version"),
         )
+        sequences = GaugeMetricFamily(
+            "marway_sidecar_sequences",
+            "Sequences of requests whose state a version's worker keeps.",
+            labels=("model", "version"),
+        )
         for each in statuses:
             states[each.state] += 1
             tiers[_tier(each)] += each.memory_bytes
@@ -56,7 +61,9 @@ class PoolGauges(Collector):
             if each.weights_bytes:
                 weights.add_metric([each.name, each.version], each.weights_bytes)
                 copied.add_metric([each.name, each.version], each.copied_bytes)
-        yield from (used, weights, copied)
+            if each.sequences:
+                sequences.add_metric([each.name, each.version], each.sequences)
+        yield from (used, weights, copied, sequences)
         yield _by("marway_sidecar_models", "Versions by state.", "state", states)
         yield _by(
             "marway_sidecar_memory_bytes",

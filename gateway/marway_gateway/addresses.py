@@ -1,17 +1,24 @@
-"""Where pods are, as settings say it: an address each, or a name behind which they are found."""
+"""Addresses as settings write them: where pods are, each or behind a name, and where archives may be taken from."""
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
-__all__ = ["PodAddress", "PodService", "PodSlices", "parse_pods"]
+from marway.errors import clip
+
+__all__ = ["PodAddress", "PodService", "PodSlices", "parse_pods", "parse_sources"]
 
 _POD_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\[\]-]{0,127}")
 _DNS_LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """What Kubernetes wants of the names of Services and namespaces (RFC 1123)."""
+
+
+_SCHEMES: Final = ("file", "http", "https")
+"""Of places that archives may be taken from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,3 +131,23 @@ def parse_pods(value: object) -> object:
     if twice is not None:
         raise ValueError(f"two pods are called {twice!r}: give each a name of its own, NAME=URL")
     return pods
+
+
+def parse_sources(value: Any) -> tuple[str, ...]:
+    """Return places from a list, a JSON list or a text with commas between them; each ends with a slash.
+
+    Raises:
+        ValueError: One is no directory as `file:///…` and no beginning of an address.
+    """
+    if isinstance(value, str):
+        value = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
+    places = [str(each).strip() for each in value if str(each).strip()]
+    for each in places:
+        parts = urlsplit(each)
+        absolute = parts.path.startswith("/") and not parts.netloc if parts.scheme == "file" else bool(parts.netloc)
+        if parts.scheme not in _SCHEMES or not absolute or parts.query or parts.fragment or ".." in parts.path:
+            raise ValueError(
+                f"{clip(each, 200)!r} is no place of archives: give a directory as file:///model-store, or the "
+                "beginning of an address as https://models.example.com/"
+            )
+    return tuple(each if each.endswith("/") else each + "/" for each in places)
