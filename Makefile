@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor example-monitoring example-release test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bandit bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-evidence bench-releases adopt-reports bench-features bench-fetch bench-gateway bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-shadow bench-speed bench-tables bench-weights images clean
+.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor example-monitoring example-release test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto pictures bench bench-bandit bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-evidence bench-releases adopt-reports example-graph bench-features bench-fetch bench-gateway bench-graph bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-shadow bench-speed bench-tables bench-weights images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,13 +43,16 @@ up: setup ## Train the examples, start a pod and the gateway, predict, serve unt
 demo: setup ## The same on free ports in a temporary home: print both models' answers and stop
 	@$(BIN)/python examples/demo.py
 
+example-graph: setup ## Answer one request from two models with a graph, release one of them, and see its steps
+	@$(BIN)/python examples/graph/run.py $(EXAMPLE_ARGS)
+
 example-grpc-predictor: setup ## Serve the intent model with a predictor over gRPC: train, release, ask, stop
 	@$(BIN)/python examples/grpc_predictor/run.py
 
 example-monitoring: setup ## Serve a model, tell it what was right, see its quality fall, and be sent an event
 	@$(BIN)/python examples/monitoring/run.py
 
-# Arguments for `make example-release`, such as --record FILE
+# Arguments for `make example-release`, such as --record FILE, or `make example-graph`, such as --engine torchserve
 EXAMPLE_ARGS ?=
 
 example-release: setup ## Publish a version that takes over by itself, and a bad one that leaves by itself
@@ -160,6 +163,9 @@ bench-fetch: setup ## Measure fetching 1 GiB from S3 in parts against one stream
 
 bench-gateway: setup ## Measure resolving among 10,000 models, the gateway's memory, and choosing one of 100 pods
 	$(BIN)/python benchmarks/bench_gateway.py
+
+bench-graph: setup ## Measure what a graph's nodes cost against direct calls, and nodes side by side against the slowest
+	$(BIN)/python benchmarks/bench_graphs.py --write
 
 bench-http: setup ## Measure what serving HTTP costs against uvicorn's own protocol
 	$(BIN)/python benchmarks/bench_http.py

@@ -32,7 +32,7 @@ _SHARE_UP = {
         f"tests/e2e/test_{name}.py"
         for name in (
             *("batching", "failed_requests", "frames", "hints", "lifecycle", "monitoring", "predict", "protocols"),
-            *("release_comparison", "release_gateway", "streaming"),
+            *("release_comparison", "release_gateway", "streaming", "tables"),
         )
     ),
 }

@@ -44,6 +44,7 @@ def registry(tmp_path: Path) -> Registry:
     return found
 
 
+@pytest.mark.extended  # publishing/test_publish_graph.py and test_publish_table.py run the same verbs
 def test_the_commands_of_both_pages_work(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

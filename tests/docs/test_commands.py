@@ -62,7 +62,7 @@ _PLANNED = {
 _TESTED_BELOW = {"make up", "make demo"}
 _TESTED_ELSEWHERE = {  # tests/examples
     *("make example-grpc-predictor", "make example-mlserver", "make example-monitoring", "make example-release"),
-    "make example-triton",
+    *("make example-graph", "make example-triton"),
 }
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 

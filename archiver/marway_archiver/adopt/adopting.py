@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from marway.answers.golden import encode_examples
-from marway.errors import MarwayError, NotFound
+from marway.errors import MarwayError, NotFound, VersionConflict
 from marway.records import Signature, VersionRecord
 from marway.registry import Registry
 from marway_archiver.adopt.found import Found, FoundModel
-from marway_archiver.adopt.report import Adopted, Report
+from marway_archiver.adopt.report import Adopted, Fate, Report
+from marway_archiver.adopt.stored import stored_examples
 from marway_archiver.archives import check_archive, repack
 from marway_archiver.bundles.packing import pack_bundle
 from marway_archiver.proving.examples import Example, encode_all
@@ -103,13 +104,17 @@ def adopt(
 
 
 def _one(model: FoundModel, registry: Registry, terms: Terms, note: str) -> Adopted:
-    before = _record(registry, model)
     messages: list[str] = []
     repacked: str | None = None
     record: VersionRecord | None = None
+    fate: Fate = "refused"
     try:
+        before = _record(registry, model)
         with _collected(messages), tempfile.TemporaryDirectory(prefix="marway-adopt-") as scratch:
-            path, repacked = _packed(model, Path(scratch), terms)
+            examples = terms.examples.get(model.reference, ())
+            if before is not None:
+                examples = _as_before(registry, before, examples, messages)
+            path, repacked = _packed(model, Path(scratch), examples)
             record, _ = publish_archive(
                 path,
                 registry=registry,
@@ -118,14 +123,17 @@ def _one(model: FoundModel, registry: Registry, terms: Terms, note: str) -> Adop
                 lock_for=() if model.directory is not None else terms.lock_for,
                 tolerance=terms.tolerance,
             )
+            fate = "published" if before is None else "known"
             labels = tuple(_labelled(model, record, registry, terms, note, messages))
+    except VersionConflict as exc:
+        how = "give its archive" if model.directory is None else "give it with --version"
+        problem = f"{exc.message}; where the old server has another model now, {how} a version of its own"
+        return Adopted(model, fate, record, repacked, messages=tuple(messages), problem=problem)
     except MarwayError as exc:
-        fate = "refused" if record is None else "published" if before is None else "known"
-        return Adopted(model, fate, record, repacked, messages=tuple(messages), problem=exc.message)  # type: ignore[arg-type]  # narrowed by hand
+        return Adopted(model, fate, record, repacked, messages=tuple(messages), problem=exc.message)
     if before is not None:
         messages += _otherwise(model, record)
-    fate = "published" if before is None else "known"
-    return Adopted(model, fate, record, repacked, labels, tuple(dict.fromkeys(messages)))  # type: ignore[arg-type]  # narrowed by hand
+    return Adopted(model, fate, record, repacked, labels, tuple(dict.fromkeys(messages)))
 
 
 def _record(registry: Registry, model: FoundModel) -> VersionRecord | None:
@@ -142,9 +150,21 @@ def _facts(model: FoundModel, terms: Terms) -> dict[str, Any]:
     return {"backend": model.backend, "serving": serving, **said}
 
 
-def _packed(model: FoundModel, scratch: Path, terms: Terms) -> tuple[Path, str | None]:
+def _as_before(
+    registry: Registry, before: VersionRecord, examples: Sequence[Example], messages: list[str]
+) -> Sequence[Example]:
+    """Return the golden examples that a version has, whatever others there are now: it never changes."""
+    stored = stored_examples(registry, before)
+    if examples and encode_all(examples)[1] != encode_all(stored)[1]:
+        messages.append(
+            f"it was published before with {len(stored)} golden example{'s' * (len(stored) != 1)}, and keeps "
+            "these: another version takes others"
+        )
+    return stored
+
+
+def _packed(model: FoundModel, scratch: Path, examples: Sequence[Example]) -> tuple[Path, str | None]:
     """Return the archive to publish, and why it is another than the one that was found."""
-    examples = terms.examples.get(model.reference, ())
     if model.directory is not None:
         packed = pack_bundle(
             model_name=model.name,
@@ -161,7 +181,7 @@ def _packed(model: FoundModel, scratch: Path, terms: Terms) -> tuple[Path, str |
     assert model.archive is not None
     info = check_archive(model.archive)
     why = "its bytes were not canonical" if not info.canonical else None
-    _, inputs = encode_all(examples)
+    _, inputs = encode_all(() if info.examples else examples)  # those of its own are part of its bytes
     if info.model != (model.name, model.version):
         why = f"its manifest calls it {info.model[0]} {info.model[1]}"
     elif inputs:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from marway.serving import ServingSettings
 
-__all__ = ["Endpoint", "Found", "FoundModel", "Kind", "Outcome", "Protocol", "Setting"]
+__all__ = ["Endpoint", "Found", "FoundModel", "FoundWorkflow", "Kind", "Outcome", "Protocol", "Setting"]
 
 Kind = Literal["kserve", "mlserver", "modelmesh", "torchserve", "triton"]
 """Which platform a source is of."""
@@ -96,6 +96,13 @@ class FoundModel:
         return f"{self.name}/{self.version}"
 
 
+class FoundWorkflow(NamedTuple):
+    """A workflow of TorchServe's, a `.war`, and the directory of the archives that it names."""
+
+    path: Path
+    store: Path
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a source holds.
@@ -106,6 +113,7 @@ class Found:
         models: In the order of their names; versions of one in the order in which they are to be published.
         settings: What the source says of the server as a whole.
         notes: One sentence each: what was read, what was passed over and why.
+        workflows: Of TorchServe, which become graphs.
     """
 
     kind: Kind
@@ -113,3 +121,4 @@ class Found:
     models: tuple[FoundModel, ...]
     settings: tuple[Setting, ...] = ()
     notes: tuple[str, ...] = ()
+    workflows: tuple[FoundWorkflow, ...] = ()

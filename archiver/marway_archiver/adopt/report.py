@@ -14,7 +14,7 @@ from marway_archiver.adopt.found import Found, FoundModel
 from marway_archiver.adopt.pages.adopted import page_of
 from marway_archiver.atomic_output import atomic_file
 
-__all__ = ["REPORT_SUFFIXES", "Adopted", "Report", "check_report", "document_of", "write_report"]
+__all__ = ["REPORT_SUFFIXES", "Adopted", "Fate", "Report", "check_report", "document_of", "write_report"]
 
 Fate = Literal["published", "known", "refused", "planned"]
 """A new version; one that was there with the same bytes; none, as `problem` says; what a dry run would publish."""

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from marway.errors import AnswersDiffer, InvalidInput
-from marway.refs import DEFAULT_LABEL, check_label
+from marway.refs import DEFAULT_LABEL, check_label, check_version
 from marway_archiver.adopt.adopting import Terms, as_planned, planned
 from marway_archiver.adopt.adopting import adopt as adopt_found
 from marway_archiver.adopt.found import FoundModel, Setting
@@ -20,6 +20,7 @@ from marway_archiver.adopt.sources.kinds import KINDS, read_source
 from marway_archiver.adopt.sources.wish import Wish
 from marway_archiver.cli.adopt_compared import asked_of, compared, differs, document, print_compared, wanted
 from marway_archiver.publishing.register import opened_registry
+from marway_archiver.workflows.adopting import with_workflows
 from marway_ops.shell.options import (
     AdminOption,
     CreateRegistryOption,
@@ -39,6 +40,7 @@ def adopt(
     label: Annotated[
         str, typer.Option(help="Point this label at what the old server answers with by default.")
     ] = DEFAULT_LABEL,
+    version: Annotated[str, typer.Option(help="Version of models whose source says none.")] = "1",
     model_store: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Of TorchServe: where its archives are.")
     ] = None,
@@ -97,6 +99,7 @@ def adopt(
     golden examples, and are compared. Exit code 1 where a model cannot be taken over or is answered otherwise.
     """
     check_label(label)
+    check_version(version)
     if kind is not None and kind not in KINDS:
         raise InvalidInput(f"--kind {kind}: it must be one of {', '.join(KINDS)}")
     if report is not None:
@@ -104,7 +107,7 @@ def adopt(
     url = None if dry_run else registry_url(registry)
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="marway-adopt-"))
-        wish = Wish(Path(scratch), label, model_store, _places(storage or ()))
+        wish = Wish(Path(scratch), label, version, model_store, _places(storage or ()))
         found = read_source(source, wish, kind=kind)  # type: ignore[arg-type]  # looked up in KINDS above
         want = wanted(
             found,
@@ -136,9 +139,11 @@ def adopt(
         # A dry run is compared all the same: by a registry that goes away with it.
         place = url or (Path(scratch) / "registry").as_uri()
         if url is None and not (asks and compare_with is None):
-            done = planned(found)
+            done = with_workflows(planned(found), None, terms, label)
         else:
-            done = adopt_found(found, opened_registry(place, create_registry=terms.create_registry), terms, step=_step)
+            opened = opened_registry(place, create_registry=terms.create_registry)
+            done = adopt_found(found, opened, terms, step=_step)
+            done = with_workflows(done, opened, terms, label)
         if want is not None and asking is not None and asks:
             asking = asking.labelled({each.model.reference: each.labels for each in done.adopted})
             comparison, proofs = compared(want, asking, place)

@@ -171,7 +171,6 @@ def _settings(model: WorkflowModel) -> Iterator[Setting]:
     becomes = {
         "min-workers": "min_workers",
         "max-workers": "max_workers",
-        "batch-size": "max_batch_rows: requests that wait go together, up to so many",
         "retry-attempts": "retries of the node",
         "timeout-ms": "timeout_s of the node",
     }
@@ -179,6 +178,12 @@ def _settings(model: WorkflowModel) -> Iterator[Setting]:
         said = str(model.said[name]) if name in model.said else f"{DEFAULTS[name]} (not said)"
         if name == "max-batch-delay":
             yield Setting(name, said, "none", "a request is not kept waiting for others: those that wait go together")
+        elif name == "batch-size":
+            most = model.setting(name)
+            if most == 1:
+                yield Setting(name, said, "kept", "max_batch_rows 1")
+            else:
+                yield Setting(name, said, "changed", f"max_batch_rows {most}, once golden examples prove batches")
         elif name == "retry-attempts" and model.setting(name) > RETRIES_MAX:
             yield Setting(name, said, "changed", f"retries of the node, of which {RETRIES_MAX} are most")
         else:

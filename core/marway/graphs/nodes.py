@@ -127,8 +127,8 @@ class ModelNode(_Node):
         content_type: Of what ``input`` selects: JSON, or text that is sent as it is.
         tensors: The node speaks tensors (Open Inference Protocol): which output of the node before it becomes which
             input, by name; their bytes are passed as they are. None: it is given bytes.
-        parts: The node is given a form: by field, the node whose answer it is, byte for byte. The field `body` alone is
-            no form, but that answer as it is, without a content type.
+        parts: The node is given a form: by field, the node whose answer it is, byte for byte. A handler finds each by
+            the field's name, as bytes.
     """
 
     kind: Literal["model"]

@@ -138,7 +138,12 @@ def field_change(change: FieldChange) -> str:
 
 
 def _head(comparison: Comparison) -> str:
-    by = f"by pod {comparison.pod}" if comparison.pod is not None else "by published golden answers, nothing was run"
+    if comparison.pod == "gateway":  # of graphs, which no pod has
+        by = "by the gateway"
+    elif comparison.pod is not None:
+        by = f"by pod {comparison.pod}"
+    else:
+        by = "by published golden answers, nothing was run"
     inputs = f"{comparison.compared} golden input{'s' * (comparison.compared != 1)} of {comparison.inputs_of}"
     if comparison.base is None:
         return f"looked at {comparison.version} {by}, {inputs}:"

@@ -83,7 +83,9 @@ def load(
         return
     for each in done["loads"]:
         report = each["report"]
-        line = f"{done['model']} {done['version']} is loaded on {each['pod']}, in {report['duration_s']:.2f} s"
+        loaded = report["model"]  # of a graph, what its nodes ask as well
+        where = "runs in the gateway" if each["pod"] == "gateway" else f"is loaded on {each['pod']}"
+        line = f"{loaded['name']} {loaded['version']} {where}, in {report['duration_s']:.2f} s"
         if each["proved"]:
             line += f", and gave its {report['examples']} golden answers" if report["examples"] else " (no examples)"
         typer.echo(printable(line))

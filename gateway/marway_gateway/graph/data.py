@@ -9,7 +9,7 @@ from jmespath.exceptions import JMESPathError
 
 from marway.errors import InvalidRequest, ModelError
 from marway_gateway.graph.documents import Plan
-from marway_gateway.graph.messages import Message, Unreadable
+from marway_gateway.graph.messages import Message, Unreadable, form_of, null_message
 
 __all__ = ["Data"]
 
@@ -40,6 +40,17 @@ class Data:
         if not isinstance(value, str):
             raise InvalidRequest(f"its input `{text}` selects no text, and is to be sent as text/plain")
         return Message(value=value, content_type="text/plain; charset=utf-8")
+
+    def form(self, parts: Mapping[str, str]) -> Message:
+        """Return the answers of nodes as the fields of a form, byte for byte; null of a node that did not run.
+
+        Raises:
+            ModelError: An answer is an object of several, of which one is neither JSON nor text.
+        """
+        try:
+            return form_of({field: self._answers.get(node) or null_message() for field, node in parts.items()})
+        except Unreadable as exc:
+            raise ModelError(f"an answer that it is given {exc}") from exc
 
     def select(self, text: str) -> Any:
         """Return what an expression selects.

@@ -41,9 +41,8 @@ class Expression:
 
     @classmethod
     def of(cls, text: str) -> Expression:
-        compiled = jmespath.compile(text)
-        # A field called so somewhere in an answer makes this true as well, at the price of reading the request.
-        return cls(text, compiled.search, "'request'" in str(compiled.parsed), looks_of(text).nodes)
+        looks = looks_of(text)
+        return cls(text, jmespath.compile(text).search, looks.request, looks.nodes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from marway.wire.envelope import FORMS, ROWS_CONTENT_TYPE, Answer, Row, encode_r
 from marway_gateway.transport.multipart import encode_fields
 from marway_gateway.transport.reply import Reply
 from marway_http.channel import HeaderBlock, header_block
-from marway_http.tensors.rows import JSON, OCTETS
+from marway_http.tensors.rows import JSON
 from marway_http.tensors.v2_to_message import HEADER_LENGTH
 
 __all__ = [
@@ -172,15 +172,12 @@ class Message:
 
 
 def form_of(fields: Mapping[str, Message]) -> Message:
-    """Return a form of answers, byte for byte; one called `body` alone is that answer, as bytes of no kind.
+    """Return a form of answers, byte for byte: a handler finds each under its field's name, as bytes.
 
     Raises:
         Unreadable: An answer is an object of several, of which one is not JSON or text.
     """
-    data = {name: message.data for name, message in fields.items()}
-    if data.keys() == {"body"}:
-        return Message(data["body"], content_type=OCTETS)
-    body, content_type = encode_fields(data)
+    body, content_type = encode_fields({name: message.data for name, message in fields.items()})
     return Message(body, content_type=content_type)
 
 

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from typing import Final, cast
 
 from marway.deadline import Deadline
-from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, ModelError, Unavailable
+from marway.errors import DeadlineExceeded, InvalidRequest, MarwayError, Unavailable
 from marway.graphs import LookupNode, ModelNode, Node, ParallelNode, SequenceNode, SplitterNode, SwitchNode
 from marway_gateway.graph.data import Data
 from marway_gateway.graph.documents import Plan
-from marway_gateway.graph.messages import Message, Unreadable, form_of, null_message, true_of
+from marway_gateway.graph.messages import Message, null_message, true_of
 from marway_gateway.graph.side_by_side import settled
 from marway_gateway.graph.steps import StepFailed, Steps, named
 from marway_gateway.graph.tables.lookups import Lookups
@@ -223,8 +223,7 @@ class Run:
         """Return what a model is given."""
         try:
             if node.parts is not None:
-                nothing = Message(value=None)
-                return form_of({field: self._answers.get(each, nothing) for field, each in node.parts.items()})
+                return self._data.form(node.parts)
             if node.input is not None:
                 return self._data.given(node.input, node.content_type)
             return await self._steps.tensors(
@@ -233,8 +232,6 @@ class Run:
             )  # fmt: skip
         except MarwayError as exc:
             raise _failed(name, node, exc) from exc
-        except Unreadable as exc:
-            raise _failed(name, node, ModelError(f"a part of what it is given {exc}")) from exc
 
     async def _looked_up(self, name: str, node: LookupNode, given: Message) -> Message:
         """Return what a lookup was given, with what it found."""

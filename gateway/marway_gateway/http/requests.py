@@ -191,8 +191,7 @@ def model_headers(info: RequestInfo) -> list[tuple[str, str]]:
         headers.append((wire.CACHE, info.cache))
     if info.assignment is not None:
         headers.append((wire.TRAFFIC, info.role))
-    headers += info.notes
-    return headers
+    return [*headers, *info.notes]
 
 
 def _of_version(model: str | None, version: str | None, model_id: str | None) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 from prometheus_client import Counter, Histogram
 
@@ -18,22 +18,16 @@ from marway.wire.request import RequestIds
 from marway_gateway.observe.bodies import Observe
 from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics, outcome_of
+from marway_gateway.observe.observed import ObservationSink, Tokens
 from marway_gateway.observe.open_inference_json import media_type_of
 from marway_gateway.observe.prediction_id import new_prediction_id
 from marway_gateway.traffic.assignment import Assignment
 
-__all__ = ["ObservationSink", "RequestInfo", "Telemetry", "Tokens"]
+__all__ = ["RequestInfo", "Telemetry"]
 
 _PATH_MAX: Final = 300
 _OF_HEADERS: Final = ((REQUEST_ID, "request_id"), (REQUEST_GROUP_ID, "group_id"))
 _UNLOGGED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-
-
-class Tokens(NamedTuple):
-    """How many tokens a language model read and wrote for one request, by its server's word."""
-
-    prompt: int
-    completion: int
 
 
 class RequestInfo:
@@ -141,24 +135,15 @@ class RequestInfo:
 
     def server_timing(self) -> str:
         """Return the `Server-Timing` header (W3C): milliseconds of resolving, of the pod and in all, so far."""
-        parts = []
+        parts = [self.steps] if self.steps else []
         if self.resolve_s is not None:
             parts.append(f"resolve;dur={self.resolve_s * 1000:.3f}")
         if self.cache is not None:
             parts.append(f"cache;desc={self.cache}")
         if self.pod_s is not None:
             parts.append(f"pod;dur={self.pod_s * 1000:.3f}")
-        if self.steps:
-            parts.append(self.steps)
         parts.append(f"total;dur={(time.perf_counter() - self.started) * 1000:.3f}")
         return ", ".join(parts)
-
-
-class ObservationSink(Protocol):
-    """Keeps what was predicted."""
-
-    def add(self, info: RequestInfo, duration_s: float) -> None:
-        """Take in a prediction that ended, at once and without waiting for anything."""
 
 
 class Telemetry:

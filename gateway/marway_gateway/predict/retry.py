@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from marway.errors import ModelError, NoPodAvailable, NoRoomToSpare, Unavailable
+from marway.errors import InvalidRequest, MarwayError, ModelError, NoPodAvailable, NoRoomToSpare, Unavailable
+from marway.graphs import TABLE_BACKEND
 from marway.wire.headers import Outcome
 from marway.wire.problems import parse_problem
 from marway_gateway.observe.metrics import Metrics
@@ -100,11 +101,17 @@ def refused_attempt(pods: PodSet, pod: Pod, reply: Reply, call: PredictCall, spe
     return FailedAttempt(pod, reason, named, accepted)
 
 
-def nobody_left(spec: PlacementSpec, failed: Sequence[FailedAttempt], troubles: str) -> NoPodAvailable:
+def nobody_left(spec: PlacementSpec, failed: Sequence[FailedAttempt], troubles: str) -> MarwayError:
     """Return what to tell the caller when no pod is left to ask; ``troubles`` say why none was asked, if none was."""
     reasons = "; ".join(attempt.error.message for attempt in failed) or troubles
     waits = [attempt.error.retry_after_s for attempt in failed if attempt.error.retry_after_s is not None]
     name, version = spec.key
+    if spec.backend == TABLE_BACKEND:
+        return InvalidRequest(
+            f"{name} {version} is a table, which is not asked itself: a graph's node of kind lookup reads its rows",
+            model=name,
+            version=version,
+        )
     return NoPodAvailable(
         f"no pod can take {name} {version} now: {reasons}",
         model=name,

@@ -22,6 +22,7 @@ from marway_archiver.adopt.sources.wish import Wish
 from marway_archiver.archives import check_archive
 from marway_archiver.bundles.checking import check_bundle
 from marway_archiver.cli import register
+from marway_archiver.workflows.adopting import with_workflows
 
 Mar = Callable[..., Path]
 
@@ -123,6 +124,7 @@ def test_another_archive_of_a_version_is_refused(tmp_path: Path, mar: Mar, regis
     (adopted,) = adopt(read_source(tmp_path / "new", wish), registry, Terms()).adopted
     assert (adopted.fate, adopted.record) == ("refused", None)
     assert "words 1.0" in (adopted.problem or "")
+    assert "give its archive a version of its own" in (adopted.problem or "")
 
 
 def test_versions_of_triton_become_bundles_of_their_own(tmp_path: Path, registry: Registry, wish: Wish) -> None:
@@ -140,6 +142,40 @@ def test_versions_of_triton_become_bundles_of_their_own(tmp_path: Path, registry
         (tmp_path / "copy.bundle").write_bytes(handle.read())
     names = {each.name for each in check_bundle(tmp_path / "copy.bundle").files}
     assert names == {"MARWAY-INF/bundle.json", "model/2/model.py", "model/config.pbtxt"}
+
+
+def test_links_out_of_a_model_are_refused(tmp_path: Path, registry: Registry, wish: Wish) -> None:
+    """A directory with a symbolic link to a file elsewhere is one model's problem: that file is not published."""
+    (tmp_path / "secret").write_text("word")
+    for name in ("good", "bad"):
+        (tmp_path / "tree" / name).mkdir(parents=True)
+        (tmp_path / "tree" / name / "model-settings.json").write_text('{"implementation": "models.Iris"}')
+    (tmp_path / "tree" / "bad" / "weights").symlink_to(tmp_path / "secret")
+    report = adopt(read_source(tmp_path / "tree", replace(wish, version="7")), registry, Terms())
+    assert fates(report) == [("bad/7", "refused", ()), ("good/7", "published", ("PROD",))]
+    assert "is a symbolic link out of its directory" in (report.adopted[0].problem or "")
+
+
+def test_workflows_of_a_store_become_graphs(tmp_path: Path, mar: Mar, registry: Registry, wish: Wish) -> None:
+    """A `.war` in the store is a graph of the store's models, once; one that is damaged is told of."""
+    store = tmp_path / "model-store"
+    mar(store, "words")
+    with zipfile.ZipFile(store / "steps.war", "w") as war:
+        manifest = {"workflow": {"workflowName": "steps", "specFile": "steps.yaml"}}
+        war.writestr("WAR-INF/MANIFEST.json", json.dumps(manifest))
+        war.writestr(
+            "steps.yaml", "models:\n  first: {url: words.mar}\n  then: {url: words.mar}\ndag:\n  first: [then]\n"
+        )
+    (store / "bad.war").write_bytes(b"PK")
+    found = read_source(tmp_path, wish)
+    dry = with_workflows(planned(found), None, Terms(), "PROD")
+    assert fates(dry)[1:] == [("bad/1.0", "refused", ()), ("steps/1.0", "planned", ("PROD",))]
+    for fate in ("published", "known"):
+        report = with_workflows(adopt(found, registry, Terms()), registry, Terms(), "PROD")
+        assert fates(report) == [
+            ("words/1.0", fate, ("PROD",)), ("bad/1.0", "refused", ()), ("steps/1.0", fate, ("PROD",)),
+        ]  # fmt: skip
+    assert registry.record("steps", "1.0").backend == "graph"
 
 
 def test_a_report_says_all_that_was_found(store: Path, registry: Registry, wish: Wish) -> None:

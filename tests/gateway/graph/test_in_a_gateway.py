@@ -8,11 +8,11 @@ from pathlib import Path
 
 from aiohttp import web
 
-from gateway.fakes import FakePod, running
+from gateway.fakes import FakePod, hang, running
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
 from support.graphs import publish_graph
-from support.registry import publish
+from support.registry import publish, until
 
 MakePod = Callable[..., Awaitable[FakePod]]
 
@@ -53,3 +53,31 @@ async def test_models_are_asked_one_after_the_other(registry: Registry, make_pod
     assert [each.headers["x-request-id"] for each in pod.requests] == ["r1", "r1"]
     assert [each.headers["x-mine"] for each in pod.requests] == ["yes", "yes"]
     assert pod.requests[0].body == b'{"text": "Hi"}'
+
+
+async def test_what_fails_is_said(registry: Registry, make_pod: MakePod, tmp_path: Path) -> None:
+    """A node that need not answer in a header; one that must in the problem, a late one too, and its pod is let go."""
+    publish(registry, tmp_path, "score")
+    both = {"kind": "parallel", "nodes": ["a", "b"]}
+    nodes = {"all": both, "a": {"kind": "model", "model": "score"}}
+    nodes["b"] = {"kind": "model", "model": "score", "input": "request.text", "required": False}
+    publish_graph(registry, tmp_path, {"nodes": nodes, "start": "all"}, "lenient")
+    nodes["b"] = {"kind": "model", "model": "score", "input": "request.text"}
+    publish_graph(registry, tmp_path, {"nodes": nodes, "start": "all"}, "strict")
+    pod = await make_pod(behave=told)
+    async with running(pod, registry=registry) as gateway:
+        lenient = await gateway.predict("/predict/lenient", b"x", content_type="text/plain")
+        strict = await gateway.predict("/predict/strict", b"x", content_type="text/plain")
+        rows = await gateway.predict("/v1/models/strict:predict", b'{"instances": ["x"]}')
+        pod.behave, before = hang, pod.cancelled
+        late = await gateway.predict("/predict/lenient", b"x", content_type="text/plain", x_request_timeout_ms="150")
+        await until(lambda: pod.cancelled > before)
+    assert lenient.json() == {"a": {"model": "score", "given": "x"}, "b": None}
+    assert lenient.headers["x-marway-graph"] == "b=failed"
+    assert (strict.status_code, strict.json()["code"], strict.json()["node"]) == (400, "invalid_request", "b")
+    assert strict.json()["detail"].startswith("node b (score/PROD): its expression `request.text` selects nothing")
+    assert "node-b;dur=" in strict.headers["server-timing"]
+    assert rows.status_code == 400
+    assert "node b (score/PROD): its expression `request.text` selects nothing" in rows.text
+    assert (late.status_code, late.json()["node"]) == (504, "a")
+    assert "deadline of 0.15 s passed: node a had not answered" in late.json()["detail"]

@@ -113,6 +113,8 @@ async def test_a_release_of_a_graph(registry: Registry, graph: Callable[..., Any
     assert registry.state("tour").labels == {"PROD": "1.1"}
 
 
+# Extended: the release above loads a graph as this does.
+@pytest.mark.extended
 async def test_load_unload_and_where(registry: Registry, graph: Callable[..., Any]) -> None:
     """A graph is loaded with what its nodes ask, is on no pod and cannot be unloaded: each says what its nodes ask."""
     optional = {"kind": "model", "model": "clean", "required": False}
@@ -153,6 +155,8 @@ def gateway_ready(pod: AdminPod) -> bool:
     return not pod.draining
 
 
+# Extended: test_division.py and test_shadow_sending.py have what is looked at for models.
+@pytest.mark.extended
 async def test_a_divided_label_of_a_graph(registry: Registry, graph: Callable[..., Any], tmp_path: Path) -> None:
     """A candidate that is a graph gets its callers, and one that is copied to gets copies, which give way on pods."""
     graph("1.0", label="PROD")

@@ -207,7 +207,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.extended  # each call by itself: the tests above
 async def test_torchserves_own_collection(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of TorchServe's Postman collection 72 of 82 requests are answered as it says, the others as is listed with why."""
+    """Of TorchServe's Postman collection 72 of 82 requests are answered as it says, the others as is listed."""
     registry.create()
     in_process(monkeypatch)
     for name in MODELS:

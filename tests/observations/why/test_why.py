@@ -13,6 +13,7 @@ import pytest
 from marway.records import Proof
 from marway.registry import Registry
 from marway_observations.store import open_observations
+from support.graphs import publish_graph
 from support.in_process import Marway
 from support.observations import feedback, observation, write_feedback, write_observations
 from support.registry import Publish
@@ -149,3 +150,33 @@ def test_not_replayed(marway: Marway, asked: dict[str, Any]) -> None:
     assert said.code == 1
     assert json.loads(said.out)["replay"]["same"] is None
     assert "marway serving MODEL --set observe=bodies" in said.err
+
+
+# Extended: it reads files of three models; what a prediction tells at all is above.
+@pytest.mark.extended
+def test_the_steps_of_a_graph(marway: Marway, publish: Publish, registry: Registry, tmp_path: Path) -> None:
+    """A graph's prediction tells what its nodes asked, whichever model that was; theirs tell which graph asked."""
+    for name in ("intent", "other"):
+        publish(name, "1.0")
+        registry.release(name, "1.0", by="ci")
+    nodes = {name: {"kind": "model", "model": name} for name in ("intent", "other")}
+    graph = {"nodes": {"all": {"kind": "sequence", "nodes": ["intent", "other"]}, **nodes}, "start": "all"}
+    publish_graph(registry, tmp_path, graph)
+    at = datetime.now(UTC)
+    own = observation(at=at, version="1.0", request_id="r1", pod=None, duration_s=0.02)
+    store = open_observations(registry.url)
+    write_observations(store, "tour", [own])
+    of_graph = {"version": "1.0", "request_id": "r1", "surface": "graph", "graph": own["prediction_id"]}
+    first = observation(at=at - 9 * MS, node="intent", **of_graph)
+    last = observation(at=at - 2 * MS, node="other", outcome="unavailable", error="overloaded", **of_graph)
+    write_observations(store, "intent", [first, observation(at=at, version="1.0")])
+    write_observations(store, "other", [last])
+    told = printed(marway, own["prediction_id"])
+    assert [(each["node"], each["model"], each["outcome"]) for each in told["steps"]] == [
+        *(("intent", "intent", "ok"), ("other", "other", "unavailable")),
+    ]
+    assert (told["graph"], told["others"]) == (None, [])
+    said = marway("why", "r1")
+    assert f"other: other 1.0 (PROD): unavailable, overloaded in 10.0 ms; pod-1; {last['prediction_id']}" in said.out
+    step = printed(marway, first["prediction_id"])
+    assert (step["graph"], step["steps"]) == ({"prediction_id": own["prediction_id"], "node": "intent"}, None)

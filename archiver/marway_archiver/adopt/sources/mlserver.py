@@ -75,7 +75,7 @@ def read_mlserver(source: Path, wish: Wish) -> Found:
         notes.append(f"{source} has no {_SERVER_SETTINGS}: MLServer's own defaults hold")
     root = _root(source, said, notes)
     files = list(_settings_files(root))
-    models = [model_at(each.parent, files) for each in files]
+    models = [model_at(each.parent, wish.version, files) for each in files]
     if not models:
         raise InvalidInput(f"{root} holds no {SETTINGS}")
     settings = tuple(_server_settings(said))
@@ -105,8 +105,17 @@ def _settings_files(source: Path) -> Iterator[Path]:
             yield Path(root) / SETTINGS
 
 
-def model_at(directory: Path, others: list[Path] | None = None, *, theirs: str | None = None) -> FoundModel:
-    """Return the model of one `model-settings.json`; what its clients call it is ``theirs``, else what that says."""
+def model_at(
+    directory: Path, unsaid: str, others: list[Path] | None = None, *, theirs: str | None = None
+) -> FoundModel:
+    """Return the model of one `model-settings.json`.
+
+    Args:
+        directory: Where that lies.
+        unsaid: Its version where it says none.
+        others: All such files of the source: those below ``directory`` are other models.
+        theirs: What its clients call it; what it says itself where this is not given.
+    """
     name = theirs or directory.resolve().name
     endpoint = Endpoint("v2", name)
     try:
@@ -119,7 +128,7 @@ def model_at(directory: Path, others: list[Path] | None = None, *, theirs: str |
         parameters = parameters if isinstance(parameters, dict) else {}
         version = parameters.get("version")
         endpoint = Endpoint("v2", name, None if version is None else str(version))
-        ours = model_name(name), "1" if version is None else version_name(str(version))
+        ours = model_name(name), unsaid if version is None else version_name(str(version))
         added, warnings = _with_files_inside(said, parameters, directory)
     except (InvalidInput, InvalidReference) as exc:
         return FoundModel(name, "?", endpoint, "open-inference", directory=directory, problem=exc.message)
@@ -180,7 +189,7 @@ def labelled(models: list[FoundModel], label: str) -> Iterator[FoundModel]:
             model = each
             if each.endpoint.version is None and each.version in taken:
                 free = next(number for number in range(2, len(taken) + 3) if str(number) not in taken)
-                said = f"it has no version, and 1 is another's: it becomes {free}"
+                said = f"it has no version, and {each.version} is another's: it becomes {free}"
                 model = replace(each, version=str(free), warnings=(*each.warnings, said))
             if each is usable[-1]:
                 model = replace(model, labels=(label,), endpoint=replace(model.endpoint, version=None))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from marway.archives.entries import MANIFEST_NAME, shown
 from marway.errors import InvalidArchive, InvalidInput, InvalidReference, clip
-from marway_archiver.adopt.found import Endpoint, Found, FoundModel, Setting
+from marway_archiver.adopt.found import Endpoint, Found, FoundModel, FoundWorkflow, Setting
 from marway_archiver.adopt.names import model_name, version_name
 from marway_archiver.adopt.sources.files import listed, parsed_json, read_bytes, within
 from marway_archiver.adopt.sources.properties import parse_properties
@@ -73,7 +73,8 @@ def read_torchserve(source: Path, wish: Wish) -> Found:
     if not models:
         raise InvalidInput(f"{source} serves no model: {store} holds no archive ({', '.join(_SUFFIXES)})")
     notes += _left(store, wanted)
-    return Found("torchserve", str(source), tuple(models), server_settings(said), tuple(notes))
+    workflows = _workflows(store, source, said)
+    return Found("torchserve", str(source), tuple(models), server_settings(said), tuple(notes), workflows)
 
 
 def _config(source: Path, notes: list[str]) -> Path | None:
@@ -252,7 +253,14 @@ def _left(store: Path, wanted: list[_Wanted]) -> Iterator[str]:
     for path in listed(store):
         if path.name in taken:
             continue
-        if path.suffix == ".war":
-            yield f"{path} is a workflow: `marway graph import {path.name}` makes it a graph"
-        elif path in _archives(store):
+        if path in _archives(store):
             yield f"{path} is in the store and the server does not load it: `marway publish` takes it as well"
+
+
+def _workflows(store: Path, source: Path, said: Mapping[str, str]) -> tuple[FoundWorkflow, ...]:
+    """Return the workflows of the workflow store, which is the model store where nothing else is said."""
+    named = said.get("workflow_store")
+    root = source if source.is_dir() else source.parent
+    place = store if named is None or not (root / named).is_dir() else root / named
+    found = listed(place, lambda path: path.suffix == ".war" and path.is_file())
+    return tuple(FoundWorkflow(each, store) for each in found)

@@ -30,7 +30,7 @@ _SERVER: Final[Mapping[str, tuple[Outcome, str]]] = {
     "load_models": ("kept", "the models that it names are taken over"),
     "model_snapshot": ("kept", "its models, versions, workers and default versions are taken over"),
     "models": ("kept", "what it says of a model is that version's serving settings"),
-    "workflow_store": ("elsewhere", "`marway graph import FILE.war` makes a graph of each workflow"),
+    "workflow_store": ("kept", "its workflows are graphs in the registry"),
     "default_workers_per_model": ("kept", "workers of models that say none themselves"),
     "default_response_timeout": ("kept", "predict_timeout_s of models that say none themselves"),
     "default_startup_timeout": ("kept", "load_timeout_s of models that say none themselves"),

@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from marway.errors import MarwayError
-from marway_gateway.observe.telemetry import Tokens
+from marway_gateway.observe.observed import Tokens
 
 __all__ = ["EventReader", "renamed"]
 

@@ -74,8 +74,9 @@ class WorkflowPredict:
             with gateway.predictor.scope(call, channel) as cancel_scope:
                 try:
                     record = (await gateway.predictor.resolve(call)).record
-                except ModelNotFound as exc:
-                    raise WorkflowNotFound(f"there is no workflow {call.name!r}: {_REGISTER}", model=exc.model) from exc
+                except NotFound as exc:
+                    known = "" if not isinstance(exc, ModelNotFound) else f"; {_REGISTER}"
+                    raise WorkflowNotFound(f"{exc.message}{known}", model=exc.model, version=exc.version) from exc
                 if record.backend != GRAPH_BACKEND:
                     raise WorkflowNotFound(
                         f"{record.name} is a model and no workflow: POST /predictions/{record.name}", model=record.name

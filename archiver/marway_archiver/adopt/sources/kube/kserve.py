@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from marway.archives.entries import shown
 from marway.errors import InvalidInput, InvalidReference, clip
-from marway_archiver.adopt.found import Endpoint, Found, FoundModel, Setting
+from marway_archiver.adopt.found import Endpoint, Found, FoundModel, FoundWorkflow, Setting
 from marway_archiver.adopt.names import model_name, version_name
 from marway_archiver.adopt.sources.kube.objects import (
     RUNTIMES,
@@ -69,7 +69,9 @@ def read_kserve(source: Path, wish: Wish) -> Found:
             models += reading.told_apart(model, revision, models)
     for runtime in runtimes.values():
         reading.settings.extend(settings_of(runtime, {"name": "a runtime of KServe's"}, named=True))
-    return Found("kserve", str(source), tuple(models), tuple(reading.settings), tuple(reading.notes))
+    return Found(
+        "kserve", str(source), tuple(models), tuple(reading.settings), tuple(reading.notes), tuple(reading.workflows)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class _Reading:
     storage: Storage
     notes: list[str]
     settings: list[Setting] = field(default_factory=list)
+    workflows: list[FoundWorkflow] = field(default_factory=list)
 
     def models(self, thing: KubeObject, revision: int) -> Iterator[FoundModel]:
         """Yield the models of one service."""
@@ -100,7 +103,7 @@ class _Reading:
             yield _with_service(model, service, self.wish)
 
     def _found(self, service: Service, server: Server, path: Path, endpoint: Endpoint) -> Iterator[FoundModel]:
-        name, version, label = model_name(service.thing.name), str(service.revision), self.wish.label
+        name, version, label = model_name(service.thing.name), self.wish.version, self.wish.label
         if server == "torchserve":
             yield from self._torchserve(path, endpoint)
         elif server == "triton":
@@ -123,6 +126,7 @@ class _Reading:
         found = read_torchserve(path, replace(self.wish, model_store=_store_of(path)))
         self.notes.extend(found.notes)
         self.settings.extend(found.settings)
+        self.workflows.extend(found.workflows)
         for model in found.models:
             yield replace(model, endpoint=replace(endpoint, model=model.endpoint.model, version=model.endpoint.version))
 
@@ -172,9 +176,8 @@ def _mlserver(
     service: Service, server: Server, name: str, version: str, path: Path, endpoint: Endpoint, wish: Wish
 ) -> FoundModel:
     if path.is_dir() and (path / SETTINGS).is_file():
-        model = model_at(path, theirs=service.thing.name)
-        own = model.version if model.endpoint.version is not None else version
-        return replace(model, version=own, endpoint=endpoint, labels=(wish.label,))
+        model = model_at(path, version, theirs=service.thing.name)
+        return replace(model, endpoint=endpoint, labels=(wish.label,))
     implementation = text(service.thing.labels.get("modelClass")) or IMPLEMENTATIONS.get(service.format)
     if implementation is None:
         raise InvalidInput(f"MLServer has no runtime for {shown(service.format)} that KServe would choose")

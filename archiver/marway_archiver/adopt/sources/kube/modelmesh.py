@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 from marway.archives.entries import shown
 from marway.errors import InvalidArchive, InvalidInput, InvalidReference
 from marway_archiver.adopt.found import Endpoint, Found, FoundModel
 from marway_archiver.adopt.names import model_name, version_name
-from marway_archiver.adopt.sources.files import listed, parsed_json, read_text
+from marway_archiver.adopt.sources.files import listed, parsed_json
 from marway_archiver.adopt.sources.kube.objects import (
     GROUPS,
     RUNTIMES,
@@ -23,9 +23,10 @@ from marway_archiver.adopt.sources.kube.objects import (
     of_group,
     text,
 )
+from marway_archiver.adopt.sources.kube.predictors import SaidModel, said_of, schema_of
 from marway_archiver.adopt.sources.kube.services import MESH_MODE
 from marway_archiver.adopt.sources.kube.settings import serving_of, settings_of
-from marway_archiver.adopt.sources.kube.storage import Keys, Storage, storage_config, volumes_of
+from marway_archiver.adopt.sources.kube.storage import Storage, volumes_of
 from marway_archiver.adopt.sources.layouts import (
     IMPLEMENTATIONS,
     TRITON_FILES,
@@ -41,20 +42,6 @@ from marway_archiver.archives import inspect_archive
 from marway_archiver.bundles.open_inference import CONFIG, SETTINGS
 
 __all__ = ["is_modelmesh", "read_modelmesh"]
-
-_SECRET_KEY: Final = "serving.kserve.io/secretKey"  # noqa: S105 - an annotation's name
-_SCHEMA_PATH: Final = "serving.kserve.io/schemaPath"
-
-
-class _Model(NamedTuple):
-    """What a Predictor says of its model, in either of its forms."""
-
-    format: str
-    runtime: str
-    uri: str
-    schema: str
-    keys: Keys | None
-    predictor: Mapping[str, Any]
 
 
 def is_modelmesh(source: Path) -> bool:
@@ -94,9 +81,9 @@ def read_modelmesh(source: Path, wish: Wish) -> Found:
 def _found(thing: KubeObject, storage: Storage, objects: Sequence[KubeObject], wish: Wish) -> FoundModel:
     endpoint = Endpoint("v2", thing.name, None, _url(thing))
     try:
-        said = _said(thing, objects)
+        said = said_of(thing, objects)
         path = storage.find(said.uri, said.keys)
-        schema = _schema(said, storage)
+        schema = schema_of(said, storage)
         found = _model(thing, said, path, schema, endpoint, wish)
     except (InvalidArchive, InvalidInput, InvalidReference) as exc:
         settings = tuple(settings_of(thing, {"name": "not taken over", "backend": "none"}))
@@ -127,79 +114,15 @@ def _url(thing: KubeObject) -> str | None:
     return text(status.get("httpEndpoint")) or text(rest) or None
 
 
-def _said(thing: KubeObject, objects: Sequence[KubeObject]) -> _Model:
-    if thing.kind == "Predictor":
-        spec = thing.spec
-        storage = mapping(spec.get("storage"))
-        old = mapping(storage.get("s3"))
-        parameters = mapping(storage.get("parameters"))
-        key = text(old.get("secretKey")) or text(storage.get("key"))
-        uri, keys = _place(
-            thing, key, text(old.get("bucket")) or text(parameters.get("bucket")),
-            text(spec.get("path")) or text(storage.get("path")), text(parameters.get("type")), objects,
-        )  # fmt: skip
-        schema = text(spec.get("schemaPath")) or text(storage.get("schemaPath"))
-        format_name = text(mapping(spec.get("modelType")).get("name"))
-        runtime = text(mapping(spec.get("runtime")).get("name"))
-        return _Model(_known(thing, format_name), runtime, uri, schema, keys, spec)
-    predictor = mapping(thing.spec.get("predictor"))
-    model = mapping(predictor.get("model"))
-    format_name = _known(thing, text(mapping(model.get("modelFormat")).get("name")))
-    storage = mapping(model.get("storage"))
-    parameters = mapping(storage.get("parameters"))
-    schema = text(storage.get("schemaPath")) or text(thing.annotations.get(_SCHEMA_PATH))
-    if storage:
-        uri, keys = _place(
-            thing, text(storage.get("key")), text(parameters.get("bucket")), text(storage.get("path")),
-            text(parameters.get("type")), objects,
-        )  # fmt: skip
-    else:
-        key = text(thing.annotations.get(_SECRET_KEY))
-        uri, keys = text(model.get("storageUri")), storage_config(key, objects)[0] if key else None
-        if not uri:
-            raise InvalidInput(f"{thing.where}: {thing} has neither storage nor storageUri")
-    return _Model(format_name, text(model.get("runtime")), uri, schema, keys, predictor)
-
-
-def _known(thing: KubeObject, name: str) -> str:
-    if not name:
-        raise InvalidInput(f"{thing.where}: {thing} does not say the type of its model")
-    return name.partition(":")[0].lower()
-
-
-def _place(
-    thing: KubeObject, key: str, bucket: str, path: str, kind: str, objects: Sequence[KubeObject]
-) -> tuple[str, Keys | None]:
-    keys, default = storage_config(key, objects) if key else (None, "")
-    bucket = bucket or default
-    if kind == "pvc":
-        return f"pvc://{bucket}/{path.strip('/')}", None
-    if not bucket:
-        raise InvalidInput(
-            f"{thing.where}: {thing} names the storage {shown(key)} without a bucket: put the Secret storage-config, "
-            "which says it, beside it"
-        )
-    return f"{kind or 's3'}://{bucket}/{path.strip('/')}", keys
-
-
-def _schema(said: _Model, storage: Storage) -> Mapping[str, Any] | None:
-    """Return the tensors that a schema file says, which lies in the storage of the model."""
-    if not said.schema:
-        return None
-    scheme, _, rest = said.uri.partition("://")
-    file = storage.find(f"{scheme}://{rest.partition('/')[0]}/{said.schema.strip('/')}", said.keys)
-    return mapping(parsed_json(read_text(file), str(file)))
-
-
 def _model(
-    thing: KubeObject, said: _Model, path: Path, schema: Mapping[str, Any] | None, endpoint: Endpoint, wish: Wish
+    thing: KubeObject, said: SaidModel, path: Path, schema: Mapping[str, Any] | None, endpoint: Endpoint, wish: Wish
 ) -> FoundModel:
     name = model_name(thing.name)
     runtime = said.runtime.lower()
     if said.format == "pytorch-mar" or "torchserve" in runtime or path.suffix == ".mar":
         return _archive(name, path, endpoint)
     if said.format in IMPLEMENTATIONS or "mlserver" in runtime:
-        return _mlserver(name, said, path, schema, endpoint, thing)
+        return _mlserver(name, wish.version, said, path, schema, endpoint, thing)
     if said.format in (*TRITON_FILES, "keras") or "triton" in runtime:
         return _triton(name, said, path, schema, endpoint, wish)
     if said.format == "openvino_ir" or "ovms" in runtime:
@@ -224,10 +147,16 @@ def _archive(name: str, path: Path, endpoint: Endpoint) -> FoundModel:
 
 
 def _mlserver(
-    name: str, said: _Model, path: Path, schema: Mapping[str, Any] | None, endpoint: Endpoint, thing: KubeObject
+    name: str,
+    version: str,
+    said: SaidModel,
+    path: Path,
+    schema: Mapping[str, Any] | None,
+    endpoint: Endpoint,
+    thing: KubeObject,
 ) -> FoundModel:
     if path.is_dir() and (path / SETTINGS).is_file():
-        found = model_at(path, theirs=thing.name)
+        found = model_at(path, version, theirs=thing.name)
         return replace(found, endpoint=endpoint)
     implementation = IMPLEMENTATIONS.get(said.format)
     if implementation is None:
@@ -236,13 +165,13 @@ def _mlserver(
     settings |= {side: schema[side] for side in ("inputs", "outputs") if schema and side in schema}
     directory, leave_out = of_path(path)
     return FoundModel(
-        name, "1", endpoint, "open-inference", directory=directory, leave_out=leave_out,
+        name, version, endpoint, "open-inference", directory=directory, leave_out=leave_out,
         add_files={SETTINGS: f"{json.dumps(settings, indent=2)}\n".encode()},
     )  # fmt: skip
 
 
 def _triton(
-    name: str, said: _Model, path: Path, schema: Mapping[str, Any] | None, endpoint: Endpoint, wish: Wish
+    name: str, said: SaidModel, path: Path, schema: Mapping[str, Any] | None, endpoint: Endpoint, wish: Wish
 ) -> FoundModel:
     """Return the model as ModelMesh's adapter lays it out for Triton: its own layout, else a version with one file."""
     if path.is_dir() and (path / CONFIG).is_file():
@@ -261,11 +190,12 @@ def _triton(
             f"{path}: a model of the type {shown(said.format)} is converted by ModelMesh when it is loaded: convert it "
             "yourself (a SavedModel or ONNX), and adopt that"
         )
-    version = "1"
+    version, folder = wish.version, "1"
     if path.is_dir():
         versions_there = numbered(path)
         if versions_there:
-            version, path = versions_there[-1].name, versions_there[-1]
+            version = folder = versions_there[-1].name
+            path = versions_there[-1]
         files = [each for each in listed(path) if each.name != "_schema.json"]
         path = files[0] if len(files) == 1 else path
     file, backend = TRITON_FILES[said.format]
@@ -273,7 +203,7 @@ def _triton(
         file = {"tensorflow": "model.savedmodel", "onnx": "model.onnx"}.get(said.format, "")
         if not file:
             raise InvalidInput(f"{path} is a directory, and a {said.format} model of Triton's is one file")
-    directory = staged(wish.scratch, name, {f"{version}/{file}": path})
+    directory = staged(wish.scratch, name, {f"{folder}/{file}": path})
     return FoundModel(
         name,
         version,
@@ -292,4 +222,4 @@ def _openvino(name: str, path: Path, endpoint: Endpoint, wish: Wish) -> FoundMod
         )
     files = listed(path) if path.is_dir() else [path]
     directory = staged(wish.scratch, name, {f"1/{each.name}": each for each in files})
-    return FoundModel(name, "1", endpoint, "open-inference", directory=directory)
+    return FoundModel(name, wish.version, endpoint, "open-inference", directory=directory)
