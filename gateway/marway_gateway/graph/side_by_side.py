@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from marway_gateway.graph.messages import Message
@@ -57,10 +57,10 @@ async def settled(
         await _ended(tasks)
 
 
-async def _ended(tasks: Iterable[asyncio.Task[Message]]) -> None:
+async def _ended(tasks: Collection[asyncio.Task[Message]]) -> None:
     """Have tasks end, however often this is cancelled meanwhile."""
     left = set(tasks)
-    for task in left:
+    for task in tasks:
         task.cancel()
     cancelled: asyncio.CancelledError | None = None
     while left:
