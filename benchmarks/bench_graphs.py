@@ -8,8 +8,6 @@ median of its requests. The models are the smallest there is, and one that takes
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -19,6 +17,9 @@ from typing import Any
 from documents import Table, add_output, spread, write
 from servers import Connection, marway_up
 from workloads import TINY, published
+
+from marway.graphs import parse_graph
+from marway_archiver import publish_graph
 
 DIRECT, SLOW = "direct", "slow"
 LENGTHS = (1, 2, 4, 8)
@@ -60,14 +61,10 @@ def measure(rounds: int, requests: int, engine: str) -> dict[str, Any]:
         registry, url, admin = (up.ready[each] for each in ("registry", "gateway", "admin"))
         for model in ("tiny", "slow"):
             published(model, ["abc"])(registry, admin)
-        marway = [sys.executable, "-m", "marway", "graph", "publish"]
         for shape, (_, document) in SHAPES.items():
             if document is not None:
-                file = Path(name) / f"{shape}.json"
-                file.write_text(json.dumps(document))
-                where = ["--registry", registry, "--gateway", admin]
-                words = [str(file), "--model-name", shape, "--version", "1.0", "--label", "PROD", "--force"]
-                subprocess.run([*marway, *words, *where], check=True, stdout=subprocess.DEVNULL)
+                graph = parse_graph(json.dumps(document))
+                publish_graph(graph, model_name=shape, version="1.0", label="PROD", registry=registry, force=True)
         body, found = TINY.request().body, {shape: list[float]() for shape in SHAPES}
         with Connection(url) as caller:
             for path, _ in SHAPES.values():
