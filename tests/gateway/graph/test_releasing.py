@@ -174,4 +174,14 @@ async def test_a_divided_label_of_a_graph(registry: Registry, graph: Callable[..
 
         while not (copies := await copied()):
             pass
+        divide(registry, "tour", None)
+        rollout = "/models/tour/labels/PROD/rollout"
+        started = await gateway.admin.post(rollout, json={"version": "2.0", "steps": [50], "step_time_s": 600})
+        assert started.status_code == 200, started.text
+        promoted = await gateway.admin.post(f"{rollout}/promote", json={})
+        assert promoted.status_code == 200, promoted.text
     assert set(copies) == {"/predict/score/1.0"}
+    begun = started.json()
+    assert [each["pod"] for each in begun["loads"]] == ["gateway", "a"]
+    assert (begun["comparison"]["pod"], begun["comparison"]["compared"]) == ("gateway", 1)
+    assert registry.state("tour").labels == {"PROD": "2.0"}
