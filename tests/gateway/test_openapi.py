@@ -144,7 +144,7 @@ def test_paths(tmp_path: Path) -> None:
         public |= {model, f"{model}/metadata", *(f"{model}:{verb}" for verb in verbs)}
     public |= {f"/openai/v1/{path}" for path in ("models", "models/{model}", "embeddings", "responses")}
     public |= {f"/openai/v1/{path}" for path in ("chat/completions", "completions")}
-    for verb in ("predictions", "explanations"):
+    for verb in ("predictions", "explanations", "wfpredict"):
         public |= {f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{selector}}"}
     admin = {"/pods", "/pods/{pod}", "/pods/{pod}/drain", "/models/{model}/serving"}
     admin |= {f"/models/{{model}}/labels/{{label}}{after}" for after in ("", "/rollback")}
