@@ -165,7 +165,7 @@ bench-gateway: setup ## Measure resolving among 10,000 models, the gateway's mem
 	$(BIN)/python benchmarks/bench_gateway.py
 
 bench-graph: setup ## Measure what a graph's nodes cost against direct calls, and nodes side by side against the slowest
-	$(BIN)/python benchmarks/bench_graphs.py --write
+	$(BIN)/python benchmarks/bench_graphs.py
 
 bench-http: setup ## Measure what serving HTTP costs against uvicorn's own protocol
 	$(BIN)/python benchmarks/bench_http.py

@@ -45,6 +45,7 @@ PARTS = {
     ),
     "features": Part("bench_features.py", ("--rounds", "7", "--seconds", "1"), (*_QUICK, "--features", "auth")),
     "cache": Part("bench_cache.py", ("--rounds", "3", "--seconds", "1"), _QUICK),
+    "graphs": Part("bench_graphs.py", ("--rounds", "8", "--requests", "25"), ("--rounds", "1", "--requests", "2")),
     "path": Part("bench_path.py", ("--rounds", "5", "--requests", "200"), ("--rounds", "1", "--requests", "20")),
     "bodies": Part("bench_bodies.py", (), ("--requests", "4", "--mib", "10")),
     "cold": Part("bench_cold_path.py", ("--rounds", "3"), ("--rounds", "1")),

@@ -16,16 +16,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import machine
 from documents import Table, add_output, spread, write
 from servers import Connection, marway_up
-from workloads import HERE, TINY, published
+from workloads import TINY, published
 
 DIRECT, SLOW = "direct", "slow"
 LENGTHS = (1, 2, 4, 8)
 WIDTHS = (2, 4, 8)
 MOST_MS = 2.0
 """What a node side by side may add to the slowest."""
+
+ABOUT = (
+    "Medians of interleaved rounds. Each node is a prediction of its own through the gateway's pipeline, with a pod of "
+    "the native engine behind it."
+)
 
 
 def chain(count: int) -> dict[str, Any]:
@@ -119,32 +123,17 @@ def lines(result: Mapping[str, Any]) -> list[str]:
     return table.lines()
 
 
-def page(result: Mapping[str, Any], verdict: str) -> str:
-    """Return the results as a page."""
-    about = (
-        f"Written by `make bench-graph`: {result['rounds']} interleaved rounds of {result['requests']} requests of "
-        "each shape by one caller; medians of rounds, with the least and the greatest. Each node is a prediction of "
-        f"its own through the gateway's pipeline, with a pod of the {result['engine']} engine behind it.",
-        "Machine: " + ", ".join(f"{name} {value}" for name, value in machine.describe().items()),
-    )
-    return "\n\n".join(["# What graphs cost", *about, "\n".join(lines(result)), verdict]) + "\n"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=8, help="interleaved rounds (default: %(default)s)")
     parser.add_argument("--requests", type=int, default=40, help="of each shape in a round (default: %(default)s)")
     parser.add_argument("--engine", default="native", help="of the pod (default: %(default)s)")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/graphs.md as well")
     add_output(parser)
     args = parser.parse_args()
     result = measure(args.rounds, args.requests, args.engine)
     print("\n".join(lines(result)))
     worst = max(statistics.median(beside_ms(result, count)) for count in WIDTHS)
-    verdict = f"Side by side: slowest + {worst:.2f} ms a node, of at most {MOST_MS:g} that are wanted."
-    print(verdict)
-    if args.write:
-        (HERE / "results" / "graphs.md").write_text(page(result, verdict))
+    print(f"side by side: slowest + {worst:.2f} ms a node, at most {MOST_MS:g} wanted")
     write(args, "graphs", result)
     return 0
 

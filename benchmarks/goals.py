@@ -7,6 +7,7 @@ from typing import Any
 
 import bench_cache
 import bench_features
+import bench_graphs
 from bench_speed import STOCK
 from documents import MARWAY, Table, ratios, spread
 from peer_servers import PEERS_BY_NAME
@@ -86,6 +87,17 @@ def _cache(clients: int) -> Goal:
     return Goal(f"cache hit, {_clients(clients)}", "the same without cache", "≥ 3x requests/s", found)
 
 
+def _beside(count: int) -> Goal:
+    """Return the goal of nodes side by side, of which one takes 50 ms."""
+
+    def found(documents: Documents) -> tuple[str, bool]:
+        each = bench_graphs.beside_ms(documents["graphs"], count)
+        return f"{spread(each)} ms a node", statistics.median(each) <= bench_graphs.MOST_MS
+
+    what, reach = f"graph of {count} nodes side by side", f"its time + ≤ {bench_graphs.MOST_MS:g} ms a node"
+    return Goal(what, "its slowest node alone", reach, found)
+
+
 def _feature(name: str) -> Goal:
     def found(documents: Documents) -> tuple[str, bool]:
         result = dict(documents["features"])
@@ -159,6 +171,7 @@ GOALS = (
     best("efficientnet", 8, 0.97),
     *(_peer(name) for name in PEERS_BY_NAME),
     *(_cache(count) for count in bench_cache.CLIENTS),
+    *(_beside(count) for count in bench_graphs.WIDTHS),
     *(_feature(name) for name in ("request ids", "metrics", "access log", "trace context", "auth")),
     *map(_observed, bench_features.SLICED),
     _bodies("gateway", 0.1),

@@ -15,6 +15,7 @@ import bench_bodies
 import bench_cache
 import bench_cold_path
 import bench_features
+import bench_graphs
 import evidence_tables
 import goals
 import native_goals
@@ -166,6 +167,10 @@ def _cache(result: dict[str, Any], _: dict[str, str]) -> list[str]:
     return [bench_cache.markdown(result)]
 
 
+def _graphs(result: dict[str, Any], _: dict[str, str]) -> list[str]:
+    return [*bench_graphs.lines(result), "", bench_graphs.ABOUT]
+
+
 def _peers(result: dict[str, Any], charts: dict[str, str]) -> list[str]:
     groups = {
         f"{count} client{'s' if count > 1 else ''}": [
@@ -187,6 +192,7 @@ _SECTIONS: dict[str, tuple[str, Callable[[dict[str, Any], dict[str, str]], list[
     "speed": ("Against TorchServe alone", _speed),
     "features": ("What each feature costs", _features),
     "cache": ("A kept answer", _cache),
+    "graphs": ("Graphs, one client", _graphs),
     "path": ("Hop by hop, one client", _printed),
     "bodies": ("Large bodies", _bodies),
     "cold": ("Cold paths", _cold),

@@ -1,11 +1,15 @@
-"""What a quality rule may say of scores."""
+"""What serving settings may say: of scores, and of versions that keep sequences."""
 
 from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
 
-from marway.serving import QualityRule
+from marway.archives.sequences import SequenceSettings
+from marway.errors import InvalidInput
+from marway.graphs.settings import check_settings
+from marway.serving import QualityRule, ServingSettings
+from support.registry import record_of
 
 
 def test_scores_have_a_range() -> None:
@@ -28,7 +32,7 @@ def test_scores_have_a_range() -> None:
     ],
 )
 def test_settings_without_effect_on_sequences_are_refused(name: str, value: object, why: str) -> None:
-    """What a version that keeps sequences would pass over is refused by name, when it is published and when it is set."""
+    """What a version that keeps sequences would pass over is refused by name, published or set later."""
     serving = ServingSettings.model_validate({name: value})
     record = record_of(b"x", serving=serving, sequences=SequenceSettings())
     for names in (None, [name]):

@@ -41,6 +41,11 @@ def run(script: str, *arguments: str) -> str:
             r"resolve, warm: .*p99 [\d.]+ ms.*\n.*memory: \d+ MiB.*\nchoosing a pod: .*p99 [\d.]+ µs of 10",
         ),
         (
+            "bench_graphs.py",
+            ["--rounds", "1", "--requests", "2"],
+            r"one more node of a sequence \| *\| [\d.-]+ .*direct calls[^$]*side by side: slowest \+ [\d.-]+ ms a node",
+        ),
+        (
             "bench_http.py",
             ["--rounds", "1", "--seconds", "1"],
             r"ours, by channel +\d+ requests/s +[\d.]+x of uvicorn's own",

@@ -83,7 +83,7 @@ def test_a_light_model_is_asked_with_stored_embeddings(up: Up, client: httpx.Cli
     assert 'there is no key "item 500"' in missing.json()["detail"]
     users = table("users", "2", people, 47)
     table("items", "2", list(items), 99, "--label", "PROD", "--force")
-    assert "users PROD 1 → 2; gateway loaded it" in run("release", "users", "2", "--gateway", admin)
+    assert "users PROD → 2 (was 1); gateway loaded it" in run("release", "users", "2", "--gateway", admin)
     while (answer := ask(64, "item 7").json())["age"] != 47.0:
         assert answer["age"] == 31.0
     assert answer["score"] == dot(64, "item 7")

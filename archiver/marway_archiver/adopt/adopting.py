@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from marway.answers.golden import encode_examples
-from marway.errors import MarwayError, NotFound, VersionConflict
+from marway.errors import InvalidArchive, LoadFailed, MarwayError, NotFound, VersionConflict
 from marway.records import Signature, VersionRecord
 from marway.registry import Registry
 from marway_archiver.adopt.found import Found, FoundModel
 from marway_archiver.adopt.report import Adopted, Fate, Report
-from marway_archiver.adopt.stored import stored_examples
+from marway_archiver.adopt.stored import examples_as_before, said_otherwise
 from marway_archiver.archives import check_archive, repack
 from marway_archiver.bundles.packing import pack_bundle
 from marway_archiver.proving.examples import Example, encode_all
@@ -25,16 +25,6 @@ from marway_archiver.publishing.register import label_move
 from marway_archiver.verify import golden_beside
 
 __all__ = ["Terms", "adopt", "as_planned", "planned"]
-
-_COMPARED: Final = (
-    "min_workers",
-    "max_workers",
-    "max_batch_rows",
-    "load_timeout_s",
-    "predict_timeout_s",
-    "protocol",
-    "pods",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +103,17 @@ def _one(model: FoundModel, registry: Registry, terms: Terms, note: str) -> Adop
         with _collected(messages), tempfile.TemporaryDirectory(prefix="marway-adopt-") as scratch:
             examples = terms.examples.get(model.reference, ())
             if before is not None:
-                examples = _as_before(registry, before, examples, messages)
-            path, repacked = _packed(model, Path(scratch), examples)
-            record, _ = publish_archive(
-                path,
-                registry=registry,
-                record=_facts(model, terms),
-                lock=terms.lock or model.directory is not None,
-                lock_for=() if model.directory is not None else terms.lock_for,
-                tolerance=terms.tolerance,
-            )
+                examples = examples_as_before(registry, before, examples, messages)
+            try:
+                record, repacked = _published(model, registry, terms, examples, Path(scratch))
+            except (InvalidArchive, LoadFailed) as exc:
+                if not examples or before is not None:
+                    raise
+                # It may fail without them as well: then that is what is said.
+                record, repacked = _published(model, registry, terms, (), Path(scratch))
+                messages.append(
+                    f"it has no golden examples, as it does not answer its clients' requests: {exc.message}"
+                )
             fate = "published" if before is None else "known"
             labels = tuple(_labelled(model, record, registry, terms, note, messages))
     except VersionConflict as exc:
@@ -132,8 +123,24 @@ def _one(model: FoundModel, registry: Registry, terms: Terms, note: str) -> Adop
     except MarwayError as exc:
         return Adopted(model, fate, record, repacked, messages=tuple(messages), problem=exc.message)
     if before is not None:
-        messages += _otherwise(model, record)
+        messages += said_otherwise(model, record)
     return Adopted(model, fate, record, repacked, labels, tuple(dict.fromkeys(messages)))
+
+
+def _published(
+    model: FoundModel, registry: Registry, terms: Terms, examples: Sequence[Example], scratch: Path
+) -> tuple[VersionRecord, str | None]:
+    with tempfile.TemporaryDirectory(dir=scratch) as directory:
+        path, repacked = _packed(model, Path(directory), examples)
+        record, _ = publish_archive(
+            path,
+            registry=registry,
+            record=_facts(model, terms),
+            lock=terms.lock or model.directory is not None,
+            lock_for=() if model.directory is not None else terms.lock_for,
+            tolerance=terms.tolerance,
+        )
+        return record, repacked
 
 
 def _record(registry: Registry, model: FoundModel) -> VersionRecord | None:
@@ -148,19 +155,6 @@ def _facts(model: FoundModel, terms: Terms) -> dict[str, Any]:
     signature = terms.signatures.get(model.reference)
     said = {} if signature is None else {"signature": signature.model_dump(mode="json")}
     return {"backend": model.backend, "serving": serving, **said}
-
-
-def _as_before(
-    registry: Registry, before: VersionRecord, examples: Sequence[Example], messages: list[str]
-) -> Sequence[Example]:
-    """Return the golden examples that a version has, whatever others there are now: it never changes."""
-    stored = stored_examples(registry, before)
-    if examples and encode_all(examples)[1] != encode_all(stored)[1]:
-        messages.append(
-            f"it was published before with {len(stored)} golden example{'s' * (len(stored) != 1)}, and keeps "
-            "these: another version takes others"
-        )
-    return stored
 
 
 def _packed(model: FoundModel, scratch: Path, examples: Sequence[Example]) -> tuple[Path, str | None]:
@@ -212,16 +206,6 @@ def _labelled(
             )
             continue
         yield label
-
-
-def _otherwise(model: FoundModel, record: VersionRecord) -> Iterator[str]:
-    """Yield what a version that was published before is served otherwise with than the source now says."""
-    for name in _COMPARED:
-        if name in model.serving.model_fields_set and getattr(model.serving, name) != getattr(record.serving, name):
-            yield (
-                f"{record.name} {record.version} was published before with {name} {getattr(record.serving, name)}, and "
-                f"the source says {getattr(model.serving, name)}: `marway serving` changes that"
-            )
 
 
 @contextmanager

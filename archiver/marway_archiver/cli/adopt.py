@@ -159,8 +159,10 @@ def adopt(
         print_json(found_out)
     else:
         _print(done)
-        if comparison is not None and asking is not None:
-            print_compared(comparison, asking)
+        if comparison is not None:
+            print_compared(comparison)
+        for note in () if asking is None else asking.notes:
+            warn(note)
     refused = [each for each in done.adopted if each.problem is not None]
     if refused:
         names = ", ".join(each.model.reference for each in refused[:3])

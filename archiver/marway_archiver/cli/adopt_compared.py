@@ -170,7 +170,7 @@ def document(want: Wanted, asking: Asked, comparison: Comparison | None, proofs:
     return found
 
 
-def print_compared(comparison: Comparison, asking: Asked) -> None:
+def print_compared(comparison: Comparison) -> None:
     """Print how answers and times compare, and how many lines a client changes."""
     rows = [_row(each) for each in comparison.models]
     print_table(("MODEL", "REQUESTS", "EQUAL", "OTHER", "FAILS HERE", "NEW ÷ OLD", "MARWAY IS"), rows)
@@ -179,8 +179,6 @@ def print_compared(comparison: Comparison, asking: Asked) -> None:
             typer.echo(printable(f"  {each.model}/{each.version}, {example.where}: {example.difference}"))
     for name, count in comparison.not_found.items():
         warn(f"{count} requests are for {clip(name, 80)}, which the source does not have")
-    for note in asking.notes:
-        warn(note)
 
 
 def differs(comparison: Comparison) -> str | None:

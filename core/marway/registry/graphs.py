@@ -21,7 +21,7 @@ from marway.registry.encoding import encode
 from marway.registry.reading import Reading
 from marway.stored import Frozen
 
-__all__ = ["Pin", "check_publishable", "pin_all", "pinned_by", "stands"]
+__all__ = ["Pin", "check_publishable", "graph_in", "pin_all", "pinned_by", "stands"]
 
 
 class Pin(Frozen):
@@ -32,14 +32,12 @@ class Pin(Frozen):
     node: str
 
 
-def check_publishable(registry: Reading, record: VersionRecord, archive: Path) -> Graph | None:
+def graph_in(record: VersionRecord, archive: Path) -> Graph | None:
     """Return the graph that is to be published, None where the version is none.
 
     Raises:
-        InvalidGraph: It cannot be run with what is published; the message has all that is wrong, with the nodes' names.
-        InvalidInput: It has serving settings that have no effect.
+        InvalidGraph: The archive holds none, or is too large.
     """
-    check_settings(record, record.serving)
     if record.backend != GRAPH_BACKEND:
         return None
     which = f"{record.name} {record.version}"
@@ -50,13 +48,24 @@ def check_publishable(registry: Reading, record: VersionRecord, archive: Path) -
             model=record.name,
         )
     try:
-        graph = read_graph(archive)
+        return read_graph(archive)
     except InvalidArchive as exc:
         raise InvalidGraph(f"{which} is no graph: {exc.message}", model=record.name) from exc
-    problems = check_graph(graph, registry, model=record.name)
+
+
+def check_publishable(registry: Reading, record: VersionRecord, graph: Graph | None) -> None:
+    """Check what gateways are to run or read themselves, before it is published.
+
+    Raises:
+        InvalidGraph: It cannot be run with what is published; the message has all that is wrong, with the nodes' names.
+        InvalidInput: It has serving settings that have no effect.
+    """
+    check_settings(record, record.serving)
+    problems = [] if graph is None else check_graph(graph, registry, model=record.name)
     if problems:
-        raise InvalidGraph(f"{which} cannot be published: {'; '.join(problems)}", model=record.name)
-    return graph
+        raise InvalidGraph(
+            f"{record.name} {record.version} cannot be published: {'; '.join(problems)}", model=record.name
+        )
 
 
 def pin_all(registry: Reading, record: VersionRecord, graph: Graph) -> None:

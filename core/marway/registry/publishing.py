@@ -20,7 +20,7 @@ from marway.refs import new_ulid
 from marway.registry import keys
 from marway.registry.contents import Contents
 from marway.registry.encoding import encode
-from marway.registry.graphs import check_publishable, pin_all
+from marway.registry.graphs import check_publishable, graph_in, pin_all
 
 __all__ = ["Publishing"]
 
@@ -75,8 +75,9 @@ class Publishing(Contents):
             )
         # Refuse before the large upload what would be refused after it.
         given, record = record, self._publishable(record)
-        # One that was published before stays what it is, whatever became of the versions that it names.
-        graph = check_publishable(self, record, archive) if record is given else None
+        graph = graph_in(record, archive)
+        if record is given:  # one that was published before stays, whatever became of the versions that it names
+            check_publishable(self, record, graph)
         key = keys.record_key(record.name, record.version)
         self._unmark(key)
         self._put_archive(record, archive, progress)

@@ -14,6 +14,7 @@ from marway.protection.contracts import Contract
 from marway.records import GcMark, HistoryChunk, ModelState, Pointer, Proof, VersionRecord
 from marway.registry import history, keys
 from marway.registry.base import digest_of
+from marway.registry.graphs import Pin
 from marway.registry.reading import Reading
 
 __all__ = ["Damage", "Scrubbing"]
@@ -28,6 +29,7 @@ _MENDED: Final = {keys.ARCHIVES: _AGAIN, keys.BUNDLES: _AGAIN, keys.GOLDEN: _GOL
 _CHECK: Final = "delete it, and check the version again, as with marway replay"
 _PROOF: Final = "delete it; the next release through a gateway proves the version again"
 _CONTRACT: Final = "have its consumer add the contract again (`marway contract add`)"
+_PIN: Final = "delete it, then publish the graph again, with the same document"
 _MARK: Final = "delete it: gc makes it again"
 
 
@@ -66,6 +68,7 @@ class Scrubbing(Reading):
         yield from self._each(self._store.keys("checks/"), self._proof, _CHECK)
         contracts = self._store.keys(keys.CONTRACTS)
         yield from self._each(contracts, lambda key: self._read(Contract, key), _CONTRACT)
+        yield from self._each(self._store.keys(keys.PINS), lambda key: self._read(Pin, key), _PIN)
         yield from self._each(self._store.keys(keys.GC), lambda key: self._read(GcMark, key), _MARK)
 
     def _each(self, found: Iterable[str], read: Callable[[str], object], mend: str) -> Iterator[Damage]:

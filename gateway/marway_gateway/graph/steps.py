@@ -40,7 +40,8 @@ __all__ = ["NOT_BEGUN", "Convert", "Means", "StepFailed", "Steps", "named"]
 T = TypeVar("T")
 
 _CONTENT_TYPE: Final = "content-type"
-_OF_BODIES: Final = frozenset({_CONTENT_TYPE, HEADER_LENGTH})
+_NOT_PASSED: Final = frozenset({_CONTENT_TYPE, HEADER_LENGTH, wire.STREAM})
+"""Headers of a graph's call that are not its nodes': what its body is, and in which form its answer is wanted."""
 _BYTES: Final = 8
 NOT_BEGUN: Final = (NoPodAvailable, ModelLoading, Overloaded, RegistryUnavailable)
 """After these nobody has begun on the work, so that asking again cannot do it twice."""
@@ -121,7 +122,7 @@ class Steps:
         self._telemetry, self._convert, self._max_bytes = means
         self._call = call
         self._graph = graph
-        self._headers = {name: value for name, value in call.headers.items() if name not in _OF_BODIES}
+        self._headers = {name: value for name, value in call.headers.items() if name not in _NOT_PASSED}
 
     async def ask(self, node: str, model: str, selector: str, given: Message, deadline: Deadline) -> Message:
         """Return what a version answers.

@@ -27,6 +27,7 @@ __all__ = ["RequestInfo", "Telemetry"]
 
 _PATH_MAX: Final = 300
 _OF_HEADERS: Final = ((REQUEST_ID, "request_id"), (REQUEST_GROUP_ID, "group_id"))
+_SELDOM: Final = ("label", "fallback", "group_id", "cache", "error", "graph", "node")
 _UNLOGGED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -240,20 +241,13 @@ def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
         fields["resolve_ms"] = _ms(info.resolve_s)
     if info.pod_s is not None:
         fields["pod_ms"] = _ms(info.pod_s)
-    if info.label is not None:
-        fields["label"] = info.label
     if info.assignment is not None:
         fields["traffic"] = info.role
-    if info.fallback is not None:
-        fields["fallback"] = info.fallback
-    if info.group_id is not None:
-        fields["group_id"] = info.group_id
     if info.prediction_id is not None:
         fields["prediction_id"] = info.prediction_id
-    if info.cache is not None:
-        fields["cache"] = info.cache
-    if info.error is not None:
-        fields["error"] = info.error
+    for name in _SELDOM:
+        if (value := getattr(info, name)) is not None:
+            fields[name] = value
     if info.tokens is not None:
         fields["prompt_tokens"], fields["completion_tokens"] = info.tokens
     if info.serving is not None and info.serving.observe_redact:

@@ -72,6 +72,14 @@ def test_other_answers_end_with_1_and_are_in_the_report(run: Run, tmp_path: Path
     assert "the file has no answer of it to this request" in text
 
 
+def test_a_model_that_nobody_can_ask_is_said(run: Run) -> None:
+    """Without requests there is nothing to send to TorchServe, whose protocol does not say what a model takes."""
+    with fakes(by_body({}), by_body({})) as (old, _):
+        code, _, err = run("--from", old.url, "--no-compare")
+    assert code == 0
+    assert "nothing was asked of m/1.0: its protocol does not say what a model takes: give some with --requests" in err
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -240,7 +240,7 @@ def test_a_report_says_all_of_it_as_a_page() -> None:
     setting = {"name": "a|b", "value": "<script>", "outcome": "none", "becomes": "nothing *like* it"}
     model = {
         "name": "intent", "version": "1.0", "backend": "torchserve", "labels": ["PROD"], "fate": "published",
-        "sha256": "ab" * 32, "problem": None, "repacked": None, "warnings": ["<i>"], "settings": [setting],
+        "sha256": "ab" * 32, "problem": None, "repacked": None, "warnings": ["<i> ` <u>"], "settings": [setting],
     }  # fmt: skip
     compared = compared_document(found, old="http://old", new="a gateway")
     document = {
@@ -252,6 +252,6 @@ def test_a_report_says_all_of_it_as_a_page() -> None:
     assert "- http://old/a\n+ http://new/a" in text
     assert "1 different request sent to both: 0 answered the same" in text
     assert "| `a\\|b` | `<script>` | nothing like it | nothing \\*like\\* it |" in text
-    assert "\\<i\\>" in text
+    assert "\\<i\\> \\` \\<u\\>" in text
     assert "<script>" not in html.replace("&lt;script&gt;", "")
     assert html.count("<table>") == text.count("| --- |\n")

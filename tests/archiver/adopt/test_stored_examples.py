@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from marway.answers.difference import golden_of
+from marway.errors import InvalidArchive
 from marway.registry import Registry, open_registry
+from marway_archiver.adopt import adopting
 from marway_archiver.adopt.adopting import Terms, adopt
 from marway_archiver.adopt.found import Endpoint, Found, FoundModel
+from marway_archiver.archives import check_archive
 from marway_archiver.proving.examples import Example
 from support.old_servers.models import TRITON_CONFIG, TRITON_MODEL
+from support.torchserve import archive
 
 OUTPUTS = {"outputs": [{"name": "y", "datatype": "FP32", "shape": [1], "data": [2.0]}]}
 REQUEST = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1.0]}]}
@@ -46,5 +49,26 @@ def test_a_version_keeps_its_golden_examples(found: Found, tmp_path: Path) -> No
     assert (other.fate, other.problem) == ("known", None)
     assert "published before with 1 golden example, and keeps these" in other.messages[0]
     assert first.record == again.record == other.record
-    shutil.rmtree(tmp_path / "registry" / "archives")
+    (stored,) = (tmp_path / "registry").rglob(f"*{first.record.archive.sha256}*.bundle")
+    stored.unlink()
     assert "has no whole archive" in taken(found, registry).problem
+
+
+def test_examples_that_a_handler_fails_do_not_keep_it_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version whose handler does not answer what clients sent is published without, and that is said."""
+    publish, tried = adopting.publish_archive, []
+
+    def refusing(path: Path, **more: Any) -> Any:
+        tried.append(check_archive(path).examples)
+        if tried[-1]:  # as the proof does, which takes seconds
+            raise InvalidArchive("example 1 fails: KeyError: 'text'")
+        return publish(path, **more)
+
+    monkeypatch.setattr(adopting, "publish_archive", refusing)
+    path = archive(tmp_path / "store", "m", "def handle(data, context):\n    return data\n")
+    model = FoundModel("m", "1.0", Endpoint("torchserve", "m"), archive=path)
+    registry = open_registry((tmp_path / "registry").as_uri())
+    terms = Terms(create_registry=True, examples={"m/1.0": (Example("hello"),)})
+    (adopted,) = adopt(Found("torchserve", "store", (model,)), registry, terms).adopted
+    assert (adopted.fate, adopted.problem, len(tried)) == ("published", None, 2)
+    assert any("does not answer its clients' requests: example 1 fails" in each for each in adopted.messages)

@@ -120,10 +120,15 @@ def test_a_version_that_a_graph_names_is_not_deleted(registry: Registry, documen
     registry.release("intent", "2.0", by="me")
     with pytest.raises(StateConflict, match=r"intent 1\.0 is named by the graph route 1: publish"):
         registry.delete("intent", "1.0", by="me")
+    pin = "pins/intent/1.0/route/1.json"
+    registry.store.delete(pin)
+    publish_graph(document, model_name="route", version="1", registry=registry)
+    assert list(registry.store.keys("pins/intent/")) == [pin]
+    assert list(registry.scrub()) == []
     registry.delete("route", "1", by="me")
     registry.delete("intent", "1.0", by="me")
     later = registry.gc(now=utc_now() + timedelta(days=2))
-    assert "pins/intent/1.0/route/1.json" in later.swept
+    assert pin in later.swept
     assert not list(registry.store.keys("pins/"))
 
 

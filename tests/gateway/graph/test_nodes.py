@@ -129,7 +129,7 @@ async def test_a_fallback_answers(kind: str) -> None:
     answer = await constant.ask("g", ASKED)
     assert (answer.data, answer.headers) == (b'{"score":0}', [(b"content-type", b"application/json")])
     assert constant.info.notes == (("x-marway-graph", "top=fallback"),)
-    other = of_kind(kind, timeout_s=0.01, fallback={"model": "other"})
+    other = of_kind(kind, Overloaded("full"), fallback={"model": "other"})
     assert json.loads((await other.ask("g", ASKED)).data or b"") == {"by": "other", "given": {"id": "u1"}}
     assert "node-top;dur=" in other.info.steps
 
@@ -202,9 +202,13 @@ async def test_an_answer_that_is_an_error_fails_its_node() -> None:
 async def test_the_deadline_of_all() -> None:
     """It says which nodes had not answered; all are ended."""
     both = {"kind": "parallel", "nodes": ["a", "b"]}
-    models = Models({"g": graph(both, a=model("m"), b=model("m"))}, m=never)
-    with pytest.raises(DeadlineExceeded, match=r"deadline of 0\.02 s passed: node a, b had not answered") as caught:
-        await models.ask("g", within_s=0.02)
+    for within_s in (0.02, 0.2, 2, 20):  # a slow machine may not have begun in time
+        models = Models({"g": graph(both, a=model("m"), b=model("m"))}, m=never)
+        with pytest.raises(DeadlineExceeded) as caught:
+            await models.ask("g", within_s=within_s)
+        if len(models.asked) == 2:
+            break
+    assert caught.value.message == f"the request's deadline of {within_s:g} s passed: node a, b had not answered"
     assert (caught.value.node, models.running) == ("a", 0)
 
 

@@ -23,7 +23,7 @@ code { font-family: ui-monospace, monospace; font-size: .92em; }
   body { background: #161616; color: #e6e6e6; } th, pre { background: #242424; } th, td { border-color: #444; }
 }
 """
-_SPECIAL: Final = re.compile(r"([\\*_\[\]<>|#~])")
+_SPECIAL: Final = re.compile(r"([\\*_\[\]<>|#~`])")
 _CODED: Final = re.compile(r"`([^`\n]+)`")
 
 
