@@ -48,6 +48,7 @@ ALLOWED = {
     # Surfaces of TorchServe's API: one is registered, others are compared with it.
     "gateway/marway_gateway/app.py": {"as TorchServe, KServe"},
     "gateway/marway_gateway/predict/body_hints.py": {'"torchserve"'},
+    "gateway/marway_gateway/surfaces/grpc/server.py": {"torchserve"},
     "gateway/marway_gateway/surfaces/open_inference/routes.py": {"Explain, as TorchServe does"},
     "gateway/marway_gateway/surfaces/open_inference/schema.py": {"pytorch_torchserve"},
     "gateway/marway_gateway/surfaces/registered.py": {"torchserve", "TORCHSERVE"},
