@@ -105,7 +105,8 @@ def translated(text):
     text = text.decode() if isinstance(text, (bytes, bytearray)) else text
     return {"input": text, "output": f"<LANGUAGE>{text}</LANGUAGE>"}
 """
-SETTINGS = {"min-workers": 1, "max-workers": 1, "batch-size": 4, "max-batch-delay": 10, "timeout-ms": 60000}
+# TorchServe loses a node's answer that comes before it waits for it, and tries again after the node's time.
+SETTINGS = {"min-workers": 1, "max-workers": 1, "batch-size": 4, "retry-attempts": 3, "timeout-ms": 5000}
 WORKFLOWS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "dogs": (
         DOGS,
