@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from marway.archives.entries import open_regular
 from marway.graphs import draw_graph, encode_graph
 from marway.text import printable
 from marway_archiver.adopt.report import Adopted
@@ -48,6 +50,7 @@ def import_(
     as_json: JsonOption = False,
 ) -> None:
     """Publish a TorchServe workflow as a graph, with its models and functions; again, it publishes nothing new."""
+    os.close(open_regular(file))  # a slip in its name is told before anything else
     done = import_workflow(
         file,
         registry=opened_registry(registry_url(registry), create_registry=create_registry),
