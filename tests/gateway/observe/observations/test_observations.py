@@ -18,8 +18,8 @@ from marway.serving import QualityRule, ServingSettings
 from marway.wire.request import RequestIds
 from marway_gateway.observe.metrics import Metrics
 from marway_gateway.observe.observations import Limits, Observations
-from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.observe.observed import Tokens
+from marway_gateway.observe.telemetry import RequestInfo
 from marway_observations.schema import OBSERVATIONS
 
 QUICK = Limits(flush_s=0.1)
