@@ -33,20 +33,25 @@ def refused() -> list[tuple[str, str]]:
     return [(row[1], row[3]) for row in (line.split("`") for line in lines)]
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("graphs")
+
+
+@pytest.fixture(scope="module")
+def registry(place: Path) -> Registry:
     """A registry with the models that the pages speak of."""
-    found = Registry(DirectoryStore(tmp_path / ".marway/registry"))
+    found = Registry(DirectoryStore(place / ".marway/registry"))
     found.create()
     for name in ("language", "intent", "intent-de", "ranker", "m", "self"):
-        publish(found, tmp_path, name, "1.0")
+        publish(found, place, name, "1.0")
         found.release(name, "1.0", by="me")
     return found
 
 
 @pytest.mark.extended  # publishing/test_publish_graph.py and test_publish_table.py run the same verbs
 def test_the_commands_of_both_pages_work(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    registry: Registry, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the files that the pages show, each command ends with exit status 0."""
     archiver = EntryPoint("archiver", "marway_archiver.cli:register", "marway.verbs")
@@ -54,7 +59,7 @@ def test_the_commands_of_both_pages_work(
     monkeypatch.setenv("COLUMNS", "200")
     for name in ("MARWAY_REGISTRY", "MARWAY_ADMIN_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(place)
     Path("route.yaml").write_text(blocks(GRAPHS, "yaml")[0])
     rows = pa.table({"user_id": [7, 8], "embedding": [[0.1], [0.2]], "age": [31.0, 32.0]})
     pa.parquet.write_table(rows, "users.parquet")
@@ -83,7 +88,8 @@ def test_what_is_refused_says_what_the_table_says(registry: Registry, document: 
 def test_what_the_page_says_of_columns_is_so(registry: Registry, tmp_path: Path) -> None:
     """A graph that names a column which the table has not is refused."""
     pa.parquet.write_table(pa.table({"user_id": [7], "age": [31.0]}), tmp_path / "users.parquet")
-    publish_table(tmp_path / "users.parquet", model_name="users", version="1", key="user_id", registry=registry)
-    registry.release("users", "1", by="me")
-    problems = check_graph(parse_graph(blocks(TABLES, "yaml")[0]), registry)
-    assert problems == ["node features: table users 1 has no column embedding: it has age"]
+    publish_table(tmp_path / "users.parquet", model_name="people", version="1", key="user_id", registry=registry)
+    document = blocks(TABLES, "yaml")[0].replace("table: users", "table: people, selector: '1'")
+    assert check_graph(parse_graph(document), registry) == [
+        "node features: table people 1 has no column embedding: it has age"
+    ]

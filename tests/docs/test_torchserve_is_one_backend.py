@@ -40,9 +40,15 @@ ALLOWED = {
     "sidecar/marway_sidecar/metrics.py": {'"torchserve"', '"java"'},
     # The native engine takes the same archives, whose backend is called so.
     "sidecar/marway_sidecar/backends/native/server.py": {'"torchserve"'},
+    # Its management API, where the operator asks for it: names of settings, and what serves it in the place of our own.
+    "gateway/marway_gateway/admin/app.py": {"torchserve", "TORCHSERVE"},
+    "gateway/marway_gateway/processes/parent.py": {"torchserve_management"},
+    "gateway/marway_gateway/server.py": {"torchserve_management"},
+    "gateway/marway_gateway/settings.py": {"torchserve_management"},
     # Surfaces of TorchServe's API: one is registered, others are compared with it.
     "gateway/marway_gateway/app.py": {"as TorchServe, KServe"},
     "gateway/marway_gateway/predict/body_hints.py": {'"torchserve"'},
+    "gateway/marway_gateway/surfaces/grpc/server.py": {"torchserve"},
     "gateway/marway_gateway/surfaces/open_inference/routes.py": {"Explain, as TorchServe does"},
     "gateway/marway_gateway/surfaces/open_inference/schema.py": {"pytorch_torchserve"},
     "gateway/marway_gateway/surfaces/registered.py": {"torchserve", "TORCHSERVE"},

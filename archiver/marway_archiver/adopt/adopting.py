@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from marway.answers.golden import encode_examples
 from marway.errors import InvalidArchive, LoadFailed, MarwayError, NotFound, VersionConflict
@@ -20,11 +20,18 @@ from marway_archiver.adopt.stored import examples_as_before, said_otherwise
 from marway_archiver.archives import check_archive, repack
 from marway_archiver.bundles.packing import pack_bundle
 from marway_archiver.proving.examples import Example, encode_all
+from marway_archiver.publishing.bundles import UNPROVED_BUNDLE
 from marway_archiver.publishing.publish import publish_archive
-from marway_archiver.publishing.register import label_move
+from marway_archiver.publishing.register import UNPROVED, label_move
 from marway_archiver.verify import golden_beside
 
 __all__ = ["Terms", "adopt", "as_planned", "planned"]
+
+_UNPROVED: Final = (
+    "it has no golden examples: nothing shows that it answers as before; --from URL, or --requests FILE of its clients "
+    "with answers, gives some"
+)
+"""In the place of what `marway publish` says, which has other flags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +221,8 @@ def _collected(messages: list[str]) -> Iterator[None]:
 
     class Collecting(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            messages.append(str(getattr(record, "warning", record.getMessage())))
+            said = str(getattr(record, "warning", record.getMessage()))
+            messages.append(_UNPROVED if said in (UNPROVED, UNPROVED_BUNDLE) else said)
 
     logger = logging.getLogger("marway_archiver")
     handler, before = Collecting(), logger.propagate

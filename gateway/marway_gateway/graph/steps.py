@@ -26,7 +26,7 @@ from marway.wire.envelope import ROWS_CONTENT_TYPE, decode_answers, mime_type
 from marway_gateway.graph.messages import Message, Unreadable, failure_of, message_of_answer, message_of_reply
 from marway_gateway.graph.tensors import Body, asks_for_some, request_of
 from marway_gateway.http.body import RequestBody
-from marway_gateway.observe.graph_report import GraphReport, Step
+from marway_gateway.observe.graph_report import EARLY_S, GraphReport, Step
 from marway_gateway.observe.telemetry import RequestInfo, Telemetry
 from marway_gateway.predict.call import Answer, PredictCall, Predicts, shaped
 from marway_gateway.traffic.assignment import sticky_key
@@ -143,7 +143,7 @@ class Steps:
             info.failed(error)
             raise StepFailed(named(error, node, f"{model}/{selector}")) from exc
         except asyncio.CancelledError:
-            info.outcome = "timeout" if deadline.passed else "cancelled"
+            info.outcome = "timeout" if deadline.left_s() < EARLY_S else "cancelled"
             self.report.cancelled(path)
             raise
         finally:

@@ -10,11 +10,13 @@ from prometheus_client import Histogram
 
 from marway.deadline import Deadline
 
-__all__ = ["GraphReport", "NodeOutcome", "Step"]
+__all__ = ["EARLY_S", "GraphReport", "NodeOutcome", "Step"]
 
 NodeOutcome = Literal["ok", "failed", "fallback", "cancelled", "client_error", "model_error", "timeout", "unavailable"]
 """`failed` is a node that failed and need not answer; `fallback` one in whose place something else answered."""
 
+EARLY_S: Final = 0.005
+"""How long before a deadline its timer may go off: loops count in milliseconds."""
 _ENTRIES_MAX: Final = 64
 """Most nodes that an answer's headers tell of: all of a graph, and of graphs within it as many as are left."""
 
@@ -41,7 +43,7 @@ class GraphReport:
 
     def cancelled(self, node: str) -> None:
         """Take in that a node is ended while it waits for an answer."""
-        if self._deadline.passed:
+        if self._deadline.left_s() < EARLY_S:
             self._late[node] = None
 
     def took(self, node: str, seconds: float, outcome: NodeOutcome, *, graph: tuple[str, str], name: str) -> None:

@@ -77,11 +77,17 @@ def test_a_label_that_was_moved_stays(store: Path, registry: Registry, wish: Wis
     found = read_source(store, wish)
     adopt(found, registry, Terms())
     registry.release("words", "1.0", label="PROD", by="me", forced=True)
-    changed = tuple(replace(each, serving=each.serving.model_copy(update={"max_workers": 9})) for each in found.models)
+    changed = tuple(
+        replace(each, serving=each.serving.model_copy(update={"max_workers": 9, "max_batch_rows": 4}))
+        for each in found.models
+    )
     report = adopt(replace(found, models=changed), registry, Terms())
     assert registry.state("words").labels == {"PROD": "1.0"}
     messages = report.adopted[2].messages
     assert any("`marway release words 2.0 --label PROD` moves it" in each for each in messages)
+    assert any("the source says 9: `marway serving` changes that" in each for each in messages)
+    assert any(each.startswith("it has no golden examples") and "--from URL" in each for each in messages)
+    assert not any("max_batch_rows" in each for each in messages)
 
 
 def test_an_archive_of_another_name_is_written_anew(tmp_path: Path, mar: Mar, registry: Registry, wish: Wish) -> None:

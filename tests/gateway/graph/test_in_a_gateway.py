@@ -6,11 +6,16 @@ import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import grpc
 from aiohttp import web
 
 from gateway.fakes import FakePod, hang, running
+from marway.graphs.reading import TENSOR_FRAMEWORK
 from marway.registry import Registry
 from marway.wire.headers import OUTCOME, Outcome
+from marway_http.proto import open_inference_pb2 as pb
+from marway_http.proto.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from marway_http.tensors.v2_to_message import HEADER_LENGTH
 from support.graphs import publish_graph
 from support.registry import publish, until
 
@@ -81,3 +86,41 @@ async def test_what_fails_is_said(registry: Registry, make_pod: MakePod, tmp_pat
     assert "node b (score/PROD): its expression `request.text` selects nothing" in rows.text
     assert (late.status_code, late.json()["node"]) == (504, "a")
     assert "deadline of 0.15 s passed: node a had not answered" in late.json()["detail"]
+
+
+async def test_tensors_over_v2(registry: Registry, make_pod: MakePod, tmp_path: Path) -> None:
+    """A graph that takes tensors gets the request whole, over REST and gRPC, and answers under its own name."""
+
+    async def serve(pod: FakePod, request: web.Request) -> web.StreamResponse:
+        seen = pod.requests[-1]
+        text, data = seen.body[: int(seen.headers[HEADER_LENGTH])], seen.body[int(seen.headers[HEADER_LENGTH]) :]
+        (given,) = json.loads(text)["inputs"]
+        output = {**given, "name": f"{given['name']}2", "parameters": {"binary_data_size": len(data)}}
+        head = json.dumps({"model_name": "x", "model_version": "9", "outputs": [output]}).encode()
+        headers = {"content-type": "application/octet-stream", OUTCOME: Outcome.ANSWERED, HEADER_LENGTH: str(len(head))}
+        return web.Response(body=head + data, headers=headers)
+
+    for name in ("one", "two"):
+        publish(registry, tmp_path, name, backend="open-inference")
+    nodes = {"all": {"kind": "sequence", "nodes": ["a", "b"]}, "a": {"kind": "model", "model": "one"}}
+    nodes["b"] = {"kind": "model", "model": "two", "tensors": {"x2": "y"}}
+    document = {"nodes": nodes, "start": "all", "protocol": "open-inference"}
+    publish_graph(registry, tmp_path, document, framework=TENSOR_FRAMEWORK)
+    pod = await make_pod(behave=serve, backend="open-inference")
+    asked = pb.ModelInferRequest(model_name="tour", raw_input_contents=[b"\x01\xff"])
+    asked.inputs.add(name="x", datatype="UINT8", shape=[1, 2])
+    async with running(pod, registry=registry) as gateway:
+        channel = grpc.aio.insecure_channel(gateway.addresses.grpc)
+        answer = await GRPCInferenceServiceStub(channel).ModelInfer(asked)  # type: ignore[no-untyped-call]
+        await channel.close()
+        head = {"inputs": [{"name": "x", "datatype": "UINT8", "shape": [1, 1], "parameters": {"binary_data_size": 1}}]}
+        text = json.dumps(head).encode()
+        said = {"inference_header_content_length": str(len(text))}
+        over_rest = await gateway.predict("/v2/models/tour/infer", text + b"\xfe", **said)
+    assert (answer.model_name, answer.model_version) == ("tour", "1.0")
+    assert [(each.name, each.datatype, list(each.shape)) for each in answer.outputs] == [("y2", "UINT8", [1, 2])]
+    assert list(answer.raw_output_contents) == [b"\x01\xff"]
+    length = int(over_rest.headers[HEADER_LENGTH])
+    assert json.loads(over_rest.content[:length])["model_name"] == "tour"
+    assert over_rest.content[length:] == b"\xfe"
+    assert "node-b;dur=" in over_rest.headers["server-timing"]

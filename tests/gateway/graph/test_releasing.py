@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
 
@@ -18,6 +20,7 @@ from marway.errors import LoadFailed
 from marway.registry import Registry
 from marway.traffic import ShadowRule
 from marway.wire.headers import OUTCOME, PRIORITY, TRAFFIC, Outcome
+from marway_observations.store import store_beside_models
 from support.dividing import divide, traffic_of
 from support.golden_graphs import publish_golden_graph
 from support.registry import publish, until
@@ -111,6 +114,16 @@ async def test_a_release_of_a_graph(registry: Registry, graph: Callable[..., Any
     assert unlike.json()["detail"].endswith("PROD stays at 1.1")
     assert forced.status_code == 409
     assert registry.state("tour").labels == {"PROD": "1.1"}
+    # What callers asked is kept of steps, and nothing of proofs and comparisons.
+    store = store_beside_models(registry)
+    kept = [
+        row
+        for key in store.keys("observations/model=score/")
+        for row in pq.read_table(io.BytesIO(store.get(key).data)).to_pylist()
+    ]
+    assert [(row["graph"], row["node"], row["surface"], row["label"]) for row in kept] == [
+        (answer.headers["x-prediction-id"], "score", "graph", "PROD"),
+    ]
 
 
 # Extended: the release above loads a graph as this does.
@@ -174,4 +187,14 @@ async def test_a_divided_label_of_a_graph(registry: Registry, graph: Callable[..
 
         while not (copies := await copied()):
             pass
+        divide(registry, "tour", None)
+        rollout = "/models/tour/labels/PROD/rollout"
+        started = await gateway.admin.post(rollout, json={"version": "2.0", "steps": [50], "step_time_s": 600})
+        assert started.status_code == 200, started.text
+        promoted = await gateway.admin.post(f"{rollout}/promote", json={})
+        assert promoted.status_code == 200, promoted.text
     assert set(copies) == {"/predict/score/1.0"}
+    begun = started.json()
+    assert [each["pod"] for each in begun["loads"]] == ["gateway", "a"]
+    assert (begun["comparison"]["pod"], begun["comparison"]["compared"]) == ("gateway", 1)
+    assert registry.state("tour").labels == {"PROD": "2.0"}

@@ -56,7 +56,7 @@ def table(registry: Registry, tmp_path: Path) -> Publish:
 @pytest.fixture
 async def tables(registry: Registry, tmp_path: Path) -> AsyncIterator[Tables]:
     outcomes: list[str] = []
-    made = Tables(registry, tmp_path / "tables", limit_bytes=20_000, observe=lambda each, _: outcomes.append(each))
+    made = Tables(registry, tmp_path / "tables", limit_bytes=10_000, observe=lambda each, _: outcomes.append(each))
     made.outcomes = outcomes  # type: ignore[attr-defined]
     yield made
     await made.aclose()
@@ -109,18 +109,18 @@ async def test_what_cannot_be_looked_up_is_said(
 
 async def test_versions_are_fetched_once_and_those_used_least_make_room(tables: Tables, table: Publish) -> None:
     """Callers that ask at once share a fetch; the directory stays within its limit, whatever was open."""
-    versions = [table(str(number), "id", id=[1, 2], x=["x" * 3000, str(number)]) for number in range(8)]
+    versions = [table(str(number), "id", id=[1, 2], x=["x" * 1500, str(number)]) for number in range(4)]
     first = await asyncio.gather(*(tables.rows(versions[0], [2], None) for _ in range(20)))
     assert first == [[{"x": "0"}]] * 20
     assert tables.outcomes == ["ok"]  # type: ignore[attr-defined]
     for number, each in enumerate(versions):
         assert await tables.rows(each, [2], None) == [{"x": str(number)}]
         kept = sum(path.stat().st_size for path in (tables._store._layout.root).glob("*.bundle"))
-        assert kept <= 20_000
+        assert kept <= 10_000
     assert await tables.rows(versions[0], [2], None) == [{"x": "0"}]
-    assert tables.outcomes == ["ok"] * 9  # type: ignore[attr-defined]
+    assert tables.outcomes == ["ok"] * 5  # type: ignore[attr-defined]
     large = table("9", "id", id=[1], x=["x" * 30_000])
-    with pytest.raises(Unavailable, match="this gateway keeps 20000 at most"):
+    with pytest.raises(Unavailable, match="this gateway keeps 10000 at most"):
         await tables.rows(large, [1], None)
 
 

@@ -252,7 +252,7 @@ def test_a_claim_of_this_machine_is_followed_below_the_yaml_alone(tmp_path: Path
 
 
 def test_a_list_of_kubectl_is_read_as_its_items(tmp_path: Path, mar: Mar, wish: Wish) -> None:
-    """`kubectl get -o json` gives one List, whose items are what is read."""
+    """`kubectl get -o json` gives one List, whose items are read; other files of a directory do not matter."""
     import yaml
 
     kserve_store(tmp_path / "one", mar)
@@ -260,6 +260,11 @@ def test_a_list_of_kubectl_is_read_as_its_items(tmp_path: Path, mar: Mar, wish: 
     file = tmp_path / "all.json"
     file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [item]}))
     found = read_source(file, replace(wish, storage={"pvc://claim": tmp_path}))
+    assert [each.reference for each in found.models] == ["mnist/1.0"]
+    file.rename(tmp_path / "one" / "all.json")
+    (tmp_path / "one" / "vocabulary.json").write_text("{" + " " * 1024 * 1024 + "}")
+    (tmp_path / "one" / "values.yaml").write_text("image: !tag x\n")
+    found = read_source(tmp_path / "one", replace(wish, storage={"pvc://claim": tmp_path}), kind="kserve")
     assert [each.reference for each in found.models] == ["mnist/1.0"]
 
 

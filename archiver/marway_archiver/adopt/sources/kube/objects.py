@@ -81,8 +81,10 @@ def group_objects(source: Path) -> list[KubeObject]:
         files = listed(source, lambda path: path.suffix in SUFFIXES and path.is_file())
     found: list[KubeObject] = []
     for file in files:
+        if source.is_dir() and file.stat().st_size > MAX_TEXT_BYTES:
+            continue  # such as a vocabulary that lies beside the YAML
         data = read_bytes(file)
-        if source.is_dir() and b"apiVersion" not in data and b'"apiVersion"' not in data:
+        if source.is_dir() and b"apiVersion" not in data:
             continue
         found += _objects(data, str(file))
         if len(found) > _MAX_OBJECTS:
