@@ -19,7 +19,6 @@ from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.registered import SURFACES
 from marway_gateway.surfaces.torchserve.managing.rest import UPLOADS, add_managing
-from marway_gateway.surfaces.torchserve.rest import TORCHSERVE
 from marway_http.hosts import HostGuard
 from marway_http.pages.about import About, Link
 
@@ -60,7 +59,8 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
     )
     for router in routers:
         app.include_router(router(current))
+    if settings.torchserve_management:
+        add_managing(app, current)  # before the routes that refuse it
     for surface in SURFACES:
-        managing = surface is TORCHSERVE and settings.torchserve_management
-        (add_managing if managing else surface.add_admin_routes)(app, current)
+        surface.add_admin_routes(app, current)
     return app

@@ -147,6 +147,7 @@ async def test_marways_own_routes_stay(registry: Registry, tmp_path: Path) -> No
         assert (await admin.get("/models/intent/serving")).json()["name"] == "intent"
         assert (await admin.get("/models/intent/contracts")).status_code == 200
         assert (await admin.get("/models/intent/versions/1.0")).json()["labels"] == ["PROD"]
+        assert "marway graph import" in (await admin.post("/workflows")).json()["message"]
         wrong = await admin.delete("/models")
         assert (wrong.json(), wrong.headers["allow"]) == (
             *(refused(405, "MethodNotAllowedException"), "GET, POST, HEAD"),
@@ -159,10 +160,12 @@ async def test_marways_own_routes_stay(registry: Registry, tmp_path: Path) -> No
         assert "/models" not in paths
 
 
+@pytest.mark.extended  # unregister and refusals by themselves: the tests above
 async def test_a_tombstone_is_for_good(registry: Registry, tmp_path: Path) -> None:
     """With `tombstone` unregister deletes: not the default while there are others, and it does not come back."""
     publish(registry, tmp_path, version="1.0")
     publish(registry, tmp_path, version="2.0", label=None)
+    publish(registry, tmp_path, "rows", backend="table", kind="bundle")
     async with managed(registry, torchserve_management_unregister="tombstone") as (gateway, _):
         admin = gateway.admin
         assert (await admin.delete("/models/intent")).json() == refused(403, "InvalidModelVersionException")
@@ -170,6 +173,9 @@ async def test_a_tombstone_is_for_good(registry: Registry, tmp_path: Path) -> No
         assert (await admin.delete("/models/intent")).status_code == 200
         assert (await admin.get("/models/intent/1.0")).json() == refused(404, "ModelVersionNotFoundException")
         assert set(registry.state("intent").tombstones) == {"1.0", "2.0"}
+        scaled = await admin.put("/models/rows", params={"min_worker": "2"})
+        assert (scaled.status_code, "is a table, which gateways answer for" in scaled.json()["message"]) == (400, True)
+        assert (await admin.delete("/models/rows")).status_code == 200
 
 
 @pytest.mark.extended  # what publishes it: `test_an_archive_keeps_its_name_or_gets_another`

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from marway.graphs import GRAPH_BACKEND, TABLE_BACKEND
 from marway.records import VersionRecord
 from marway.refs import DEFAULT_LABEL
 from marway.registry import Registry
@@ -12,10 +13,15 @@ from marway.serving import ServingSettings
 from marway.wire.pods import ModelStatus
 from marway_gateway.placement import Pod, PodSet
 
-__all__ = ["LIMIT", "described", "having", "page"]
+__all__ = ["LIMIT", "described", "having", "in_gateway", "page"]
 
 LIMIT: Final = 100
 """Models of a page: what TorchServe gives where more are asked for, or none is a number."""
+
+
+def in_gateway(record: VersionRecord) -> bool:
+    """Return whether gateways answer for a version, and no pod has it: a graph, or a table."""
+    return record.backend in (GRAPH_BACKEND, TABLE_BACKEND)
 
 
 def having(pods: PodSet, record: VersionRecord) -> list[tuple[Pod, ModelStatus]]:

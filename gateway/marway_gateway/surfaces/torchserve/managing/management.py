@@ -16,7 +16,7 @@ from marway.refs import DEFAULT_LABEL, check_model_name
 from marway_gateway.admin.parameters import Caller
 from marway_gateway.gateway import Gateway
 from marway_gateway.surfaces.torchserve.describe import customized_metadata
-from marway_gateway.surfaces.torchserve.managing.documents import LIMIT, described, having, page
+from marway_gateway.surfaces.torchserve.managing.documents import LIMIT, described, having, in_gateway, page
 from marway_gateway.surfaces.torchserve.managing.parameters import Parameters
 from marway_gateway.surfaces.torchserve.managing.refusals import Refused
 from marway_gateway.surfaces.torchserve.managing.versions import NOTE, Versions
@@ -160,6 +160,12 @@ class Management:
         synchronous = given.flag("synchronous", default=False)
         before = await self._versions.resolved(model, version)
         record = before.record
+        if in_gateway(record):
+            raise Refused(
+                400,
+                "BadRequestException",
+                f"{record.name} {record.version} is a {record.backend}, which gateways answer for: it has no workers",
+            )
         if most is None and before.serving.max_workers is not None:
             most = max(least, before.serving.max_workers)
         await self._versions.set(record, caller, zero=True, min_workers=least, max_workers=most or None)
@@ -203,7 +209,8 @@ class Management:
         if given.text("synchronous") is not None and not given.flag("synchronous", default=True):
             given.without_effect(synchronous="the answer comes when it is done")
         record = (await self._versions.resolved(model, version)).record
-        if self.settings.torchserve_management_unregister == "tombstone":
+        deleted = self.settings.torchserve_management_unregister == "tombstone"
+        if deleted:
             writer = self._gateway.writer
             summary = await writer.call(writer.registry.summary, record.name)
             is_default = summary.state.labels.get(DEFAULT_LABEL) == record.version
@@ -222,5 +229,6 @@ class Management:
                 by=caller.by,
                 op_id=caller.op_id,
             )
-        await self._workers.stop(record, deadline)
+        if not deleted or not in_gateway(record):
+            await self._workers.stop(record, deadline)
         return Done(200, given.said(f'Model "{record.name}" unregistered'))

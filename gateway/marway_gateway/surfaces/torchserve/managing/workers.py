@@ -15,7 +15,7 @@ from marway.serving import ServingSettings
 from marway_gateway.admin.parameters import Caller
 from marway_gateway.admin.views import LabelMove
 from marway_gateway.gateway import Gateway
-from marway_gateway.surfaces.torchserve.managing.documents import having
+from marway_gateway.surfaces.torchserve.managing.documents import having, in_gateway
 from marway_gateway.surfaces.torchserve.managing.refusals import Refused
 from marway_gateway.surfaces.torchserve.managing.versions import NOTE
 
@@ -81,18 +81,21 @@ class Workers:
                 await self._gateway.loader.load(record, serving, prove=False, pod=None, deadline=deadline)
         except (LoadFailed, AnswersDiffer) as exc:
             raise _not_started(record, exc.message) from exc
-        return await self._running(record, serving, deadline)
+        return 0 if in_gateway(record) else await self._running(record, serving, deadline)
 
     async def stop(self, record: VersionRecord, deadline: Deadline | None) -> None:
         """Unload a version from every pod that has it, once its requests have ended.
 
         Raises:
+            InvalidRequest: It is a graph or a table, which no pod has.
             Unavailable, DeadlineExceeded: A pod could not do it; others may have.
         """
         deadline = deadline or Deadline.after(self._gateway.settings.default_timeout_s)
         if await self._gateway.jobs.cancel(_job(record)):
             # A pod goes on with what it was asked for, and may not have told of it.
             await asyncio.sleep(_TOLD_S)
+        if in_gateway(record):
+            await self._gateway.loader.unload(record, pod=None, deadline=deadline)
         # What is asked next is to find it gone: pods tell of it a moment after their answers, and a load that was under
         # way may come to its end meanwhile.
         while True:
