@@ -80,7 +80,8 @@ def test_errors_of_openais_api_have_its_form(app: FastAPI) -> None:
             errors = [example["value"]["error"] for example in content["examples"].values()]
             assert all(error.keys() >= {"message", "type", "code"} for error in errors), name
             if status == "404":
-                gone = {"sequence_not_found"} if name.startswith("post ") else set()  # only what predicts goes on with one
+                # Only what predicts goes on with a sequence.
+                gone = {"sequence_not_found"} if name.startswith("post ") else set()
                 assert {error["code"] for error in errors} == {"model_not_found"} | gone, name
 
 
