@@ -131,11 +131,11 @@ def repack(
     with opened_archive(path, progress=phases.next()) as (info, entries):
         manifest = info.manifest
         assert manifest is not None
-        said = {
+        changes = {
             "model_name": check_model_name(model_name or manifest.model.model_name),
             "model_version": check_version(version or manifest.model.model_version),
         }
-        manifest = manifest.model_copy(update={"model": manifest.model.model_copy(update=said)})
+        manifest = manifest.model_copy(update={"model": manifest.model.model_copy(update=changes)})
         for name, data in (add_files or {}).items():
             entries[name] = added(name, data)
         check_no_collisions([MANIFEST_NAME, *entries])

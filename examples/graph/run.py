@@ -37,7 +37,7 @@ def main() -> int:
                 ready = until_ready(up)
                 if ready is None:
                     return up.wait() or 1
-                tell(home, ready)
+                demonstrate(home, ready)
             finally:
                 stopping = time.monotonic()
                 up.send_signal(signal.SIGTERM)
@@ -46,43 +46,43 @@ def main() -> int:
         return up.returncode
 
 
-def tell(home: Path, ready: dict[str, Any]) -> None:
+def demonstrate(home: Path, ready: dict[str, Any]) -> None:
     """Publish both models and the graph over them, ask it, and release another version of one of them."""
-    told = {
+    environment = {
         "MARWAY_REGISTRY": str(ready["registry"]),
         "MARWAY_GATEWAY_URL": str(ready["gateway"]),
         "MARWAY_GATEWAY_ADMIN_URL": str(ready["admin"]),
     }
     print("\nTwo models:")
     for model in ("intent", "digits"):
-        train(model, "1.0", seed=7, told=told)
-        marway("release", model, "1.0", told=told)
+        train(model, "1.0", seed=7, environment=environment)
+        marway("release", model, "1.0", environment=environment)
     print("\nA graph over them, with an answer that it must give, which the gateway has it prove:")
     picture = json.loads((EXAMPLES / "digits" / "samples" / "7.json").read_text())
     golden = {"input": {"text": SENTENCE, "picture": picture}, "output": {"wants": "set_alarm", "hour": "7"}}
     (home / "golden.jsonl").write_text(json.dumps(golden) + "\n")
     document, examples = str(HERE / "reminder.yaml"), str(home / "golden.jsonl")
-    marway("graph", "check", document, "--registry", told["MARWAY_REGISTRY"], told=told)
+    marway("graph", "check", document, "--registry", environment["MARWAY_REGISTRY"], environment=environment)
     marway(
         *("graph", "publish", document, "--model-name", "reminder", "--version", "1.0", "--examples", examples),
-        told=told,
+        environment=environment,
     )
-    marway("release", "reminder", "1.0", told=told)
-    marway("graph", "draw", "reminder", told=told)
+    marway("release", "reminder", "1.0", environment=environment)
+    marway("graph", "draw", "reminder", environment=environment)
     gateway = str(ready["gateway"])
     asked = ask(gateway, {"text": SENTENCE, "picture": picture}, shown="a picture of a 7")
     print("\nWithout a picture a node fails that need not answer:")
     ask(gateway, {"text": SENTENCE})
     print("\nAnother version of one of the models: the graph asks PROD of it, and so follows.")
-    train("intent", "1.1", seed=8, told=told)
-    marway("release", "intent", "1.1", told=told)
+    train("intent", "1.1", seed=8, environment=environment)
+    marway("release", "intent", "1.1", environment=environment)
     ask(gateway, {"text": SENTENCE, "picture": picture}, shown="a picture of a 7")
-    marway("graph", "show", "reminder", told=told)
+    marway("graph", "show", "reminder", environment=environment)
     print("\nWhere the first answer came from, and what each of its steps did:")
     until = time.monotonic() + _KEPT_S
-    while marway("why", asked, told=told, check=time.monotonic() > until, quiet=True) != 0:
+    while marway("why", asked, environment=environment, check=time.monotonic() > until, quiet=True) != 0:
         time.sleep(0.5)
-    marway("why", asked, told=told)
+    marway("why", asked, environment=environment)
 
 
 def ask(gateway: str, body: dict[str, Any], *, shown: str = "no picture") -> str:
@@ -96,9 +96,9 @@ def ask(gateway: str, body: dict[str, Any], *, shown: str = "no picture") -> str
     return str(answer.headers["x-prediction-id"])
 
 
-def train(model: str, version: str, *, seed: int, told: dict[str, str]) -> None:
+def train(model: str, version: str, *, seed: int, environment: dict[str, str]) -> None:
     """Train an example model and publish it; no label points at it."""
-    words = ["--registry", told["MARWAY_REGISTRY"], "--label", "", "--version", version, "--seed", str(seed)]
+    words = ["--registry", environment["MARWAY_REGISTRY"], "--label", "", "--version", version, "--seed", str(seed)]
     print(f"$ python examples/{model}/train.py --version {version} --seed {seed}", flush=True)
     script = str(EXAMPLES / model / "train.py")
     done = subprocess.run(
@@ -107,12 +107,17 @@ def train(model: str, version: str, *, seed: int, told: dict[str, str]) -> None:
     print("\n".join(f"  {line}" for line in done.stdout.splitlines() if line.startswith(("held-out", "published"))))
 
 
-def marway(*words: str, told: dict[str, str], check: bool = True, quiet: bool = False) -> int:
+def marway(*words: str, environment: dict[str, str], check: bool = True, quiet: bool = False) -> int:
     """Run a verb as a person would, and show it with what it prints; return its exit status."""
     if not quiet:
         print(f"$ marway {shlex.join(words)}", flush=True)
     done = subprocess.run(
-        [*MARWAY, *words], env={**os.environ, **told}, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        [*MARWAY, *words],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
     if not quiet or (check and done.returncode):
         for line in (done.stdout + done.stderr).splitlines():

@@ -46,8 +46,8 @@ class Jobs:
 
     async def cancel(self, name: str) -> bool:
         """Cancel all of a name but the task that asks, and wait until they are gone; return whether there was any."""
-        asking = asyncio.current_task()
-        tasks = [task for task in self._tasks if task.get_name() == name and task is not asking]
+        current = asyncio.current_task()
+        tasks = [task for task in self._tasks if task.get_name() == name and task is not current]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -23,7 +23,7 @@ from marway.registry import Registry, open_registry
 from marway.serving import ServingSettings
 from marway_archiver import PackedArchive, pack, verify_archive
 from marway_archiver.publishing.facts import RecordFacts
-from marway_archiver.publishing.locking.lock import LockWish
+from marway_archiver.publishing.locking.lock import LockOptions
 from marway_archiver.publishing.register import store
 from marway_archiver.verify import Verification
 from marway_ops.cli import main as shell
@@ -108,7 +108,7 @@ def models(_echo: PackedArchive, tmp_path: Path) -> Registry:
     """A registry with the archive, which asks for an engine."""
     registry = open_registry((tmp_path / "models").as_uri(), create=True)
     facts = RecordFacts(serving=ServingSettings(engine="native", max_batch_rows=4, predict_timeout_s=7))
-    wish = LockWish(lock=False)
+    wish = LockOptions(lock=False)
     record = store(_echo, facts, registry, create_registry=False, lock=wish, release=None, progress=None)
     registry.release("m", record.version, label="PROD", note=None, by="test", forced=True)
     return registry

@@ -15,8 +15,8 @@ from marway.errors import InvalidArchive, LoadFailed, MarwayError, NotFound, Ver
 from marway.records import Signature, VersionRecord
 from marway.registry import Registry
 from marway_archiver.adopt.found import Found, FoundModel
-from marway_archiver.adopt.report import Adopted, Fate, Report
-from marway_archiver.adopt.stored import examples_as_before, said_otherwise
+from marway_archiver.adopt.report import Adopted, Outcome, Report
+from marway_archiver.adopt.stored import differences_from_stored, examples_as_before
 from marway_archiver.archives import check_archive, repack
 from marway_archiver.bundles.packing import pack_bundle
 from marway_archiver.proving.examples import Example, encode_all
@@ -68,7 +68,8 @@ def planned(found: Found) -> Report:
 def as_planned(report: Report) -> Report:
     """Return what was tried in a registry that goes away as what would be done."""
     tried = (
-        replace(each, fate="planned" if each.fate == "published" else each.fate, record=None) for each in report.adopted
+        replace(each, outcome="planned" if each.outcome == "published" else each.outcome, record=None)
+        for each in report.adopted
     )
     return replace(report, adopted=tuple(tried))
 
@@ -104,7 +105,7 @@ def _one(model: FoundModel, registry: Registry, terms: Terms, note: str) -> Adop
     messages: list[str] = []
     repacked: str | None = None
     record: VersionRecord | None = None
-    fate: Fate = "refused"
+    outcome: Outcome = "refused"
     try:
         before = _record(registry, model)
         with _collected(messages), tempfile.TemporaryDirectory(prefix="marway-adopt-") as scratch:
@@ -121,17 +122,17 @@ def _one(model: FoundModel, registry: Registry, terms: Terms, note: str) -> Adop
                 messages.append(
                     f"it has no golden examples, as it does not answer its clients' requests: {exc.message}"
                 )
-            fate = "published" if before is None else "known"
+            outcome = "published" if before is None else "known"
             labels = tuple(_labelled(model, record, registry, terms, note, messages))
     except VersionConflict as exc:
         how = "give its archive" if model.directory is None else "give it with --version"
         problem = f"{exc.message}; where the old server has another model now, {how} a version of its own"
-        return Adopted(model, fate, record, repacked, messages=tuple(messages), problem=problem)
+        return Adopted(model, outcome, record, repacked, messages=tuple(messages), problem=problem)
     except MarwayError as exc:
-        return Adopted(model, fate, record, repacked, messages=tuple(messages), problem=exc.message)
+        return Adopted(model, outcome, record, repacked, messages=tuple(messages), problem=exc.message)
     if before is not None:
-        messages += said_otherwise(model, record)
-    return Adopted(model, fate, record, repacked, labels, tuple(dict.fromkeys(messages)))
+        messages += differences_from_stored(model, record)
+    return Adopted(model, outcome, record, repacked, labels, tuple(dict.fromkeys(messages)))
 
 
 def _published(
@@ -160,8 +161,8 @@ def _record(registry: Registry, model: FoundModel) -> VersionRecord | None:
 def _facts(model: FoundModel, terms: Terms) -> dict[str, Any]:
     serving = model.serving.model_dump(mode="json", exclude_unset=True)
     signature = terms.signatures.get(model.reference)
-    said = {} if signature is None else {"signature": signature.model_dump(mode="json")}
-    return {"backend": model.backend, "serving": serving, **said}
+    text = {} if signature is None else {"signature": signature.model_dump(mode="json")}
+    return {"backend": model.backend, "serving": serving, **text}
 
 
 def _packed(model: FoundModel, scratch: Path, examples: Sequence[Example]) -> tuple[Path, str | None]:
@@ -221,8 +222,8 @@ def _collected(messages: list[str]) -> Iterator[None]:
 
     class Collecting(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said = str(getattr(record, "warning", record.getMessage()))
-            messages.append(_UNPROVED if said in (UNPROVED, UNPROVED_BUNDLE) else said)
+            text = str(getattr(record, "warning", record.getMessage()))
+            messages.append(_UNPROVED if text in (UNPROVED, UNPROVED_BUNDLE) else text)
 
     logger = logging.getLogger("marway_archiver")
     handler, before = Collecting(), logger.propagate

@@ -14,9 +14,9 @@ from marway_archiver.adopt.found import Found, FoundModel
 from marway_archiver.adopt.pages.adopted import page_of
 from marway_archiver.atomic_output import atomic_file
 
-__all__ = ["REPORT_SUFFIXES", "Adopted", "Fate", "Report", "check_report", "document_of", "write_report"]
+__all__ = ["REPORT_SUFFIXES", "Adopted", "Outcome", "Report", "check_report", "document_of", "write_report"]
 
-Fate = Literal["published", "known", "refused", "planned"]
+Outcome = Literal["published", "known", "refused", "planned"]
 """A new version; one that was there with the same bytes; none, as `problem` says; what a dry run would publish."""
 REPORT_SUFFIXES: Final = (".html", ".json", ".md")
 """How a report's file may be called."""
@@ -28,7 +28,7 @@ class Adopted:
 
     Attributes:
         model: What was found.
-        fate: Whether it is published.
+        outcome: Whether it is published.
         record: What the registry has, where it is.
         repacked: Why its archive was written anew, as one phrase; None where it was taken as it is.
         labels: Labels that point at it now.
@@ -37,7 +37,7 @@ class Adopted:
     """
 
     model: FoundModel
-    fate: Fate
+    outcome: Outcome
     record: VersionRecord | None = None
     repacked: str | None = None
     labels: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ def _model(adopted: Adopted) -> dict[str, Any]:
         "endpoint": asdict(model.endpoint),
         "serving": model.serving.model_dump(mode="json", exclude_unset=True),
         "settings": [asdict(each) for each in model.settings],
-        "fate": adopted.fate,
+        "outcome": adopted.outcome,
         "id": None if adopted.record is None else adopted.record.id,
         "sha256": None if adopted.record is None else adopted.record.archive.sha256,
         "repacked": adopted.repacked,

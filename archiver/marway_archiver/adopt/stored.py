@@ -15,7 +15,7 @@ from marway.registry import Registry
 from marway_archiver.adopt.found import FoundModel
 from marway_archiver.proving.examples import Example, encode_all
 
-__all__ = ["examples_as_before", "said_otherwise"]
+__all__ = ["differences_from_stored", "examples_as_before"]
 
 _COMPARED: Final = (
     "min_workers",
@@ -46,7 +46,7 @@ def examples_as_before(
     return stored
 
 
-def said_otherwise(model: FoundModel, record: VersionRecord) -> Iterator[str]:
+def differences_from_stored(model: FoundModel, record: VersionRecord) -> Iterator[str]:
     """Yield what a version that was published before is served otherwise with than the source now says."""
     unproved = record.archive.kind == "mar" and record.serving.max_batch_rows == 1
     for name in _COMPARED:

@@ -17,7 +17,7 @@ from marway_archiver.adopt.adopting import adopt as adopt_found
 from marway_archiver.adopt.found import FoundModel, Setting
 from marway_archiver.adopt.report import Adopted, Report, check_report, document_of, write_report
 from marway_archiver.adopt.sources.kinds import KINDS, read_source
-from marway_archiver.adopt.sources.wish import Wish
+from marway_archiver.adopt.sources.options import Options
 from marway_archiver.cli.adopt_compared import asked_of, compared, differs, document, print_compared, wanted
 from marway_archiver.publishing.register import opened_registry
 from marway_archiver.workflows.adopting import with_workflows
@@ -107,8 +107,8 @@ def adopt(
     url = None if dry_run else registry_url(registry)
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="marway-adopt-"))
-        wish = Wish(Path(scratch), label, version, model_store, _places(storage or ()))
-        found = read_source(source, wish, kind=kind)  # type: ignore[arg-type]  # looked up in KINDS above
+        import_options = Options(Path(scratch), label, version, model_store, _places(storage or ()))
+        found = read_source(source, import_options, kind=kind)  # type: ignore[arg-type]  # looked up in KINDS above
         want = wanted(
             found,
             file=requests,
@@ -124,17 +124,17 @@ def adopt(
         )
         if want is not None and want.old is not None:
             stack.callback(want.old.close)
-        asking = None if want is None else asked_of(want, found)
+        asked = None if want is None else asked_of(want, found)
         terms = Terms(
             create_registry=create_registry or url is None,
             lock=lock,
             lock_for=tuple(lock_for or ()),
             gateway=None if url is None else admin_url(gateway, registry),
-            examples={} if asking is None else asking.examples,
-            signatures={} if asking is None else asking.signatures,
+            examples={} if asked is None else asked.examples,
+            signatures={} if asked is None else asked.signatures,
             tolerance=tolerance,
         )
-        asks = want is not None and want.compare and asking is not None and asking.comparable
+        asks = want is not None and want.compare and asked is not None and asked.comparable
         comparison, proofs = None, dict[str, str]()
         # A dry run is compared all the same: by a registry that goes away with it.
         place = url or (Path(scratch) / "registry").as_uri()
@@ -144,15 +144,15 @@ def adopt(
             opened = opened_registry(place, create_registry=terms.create_registry)
             done = adopt_found(found, opened, terms, step=_step)
             done = with_workflows(done, opened, terms, label)
-        if want is not None and asking is not None and asks:
-            asking = asking.labelled({each.model.reference: each.labels for each in done.adopted})
-            comparison, proofs = compared(want, asking, place)
+        if want is not None and asked is not None and asks:
+            asked = asked.labelled({each.model.reference: each.labels for each in done.adopted})
+            comparison, proofs = compared(want, asked, place)
         if url is None:
             done = as_planned(done)
     found_out = document_of(done)
-    if want is not None and asking is not None:
-        found_out |= document(want, asking, comparison, proofs)
-        found_out["notes"] = [*found_out["notes"], *asking.notes]
+    if want is not None and asked is not None:
+        found_out |= document(want, asked, comparison, proofs)
+        found_out["notes"] = [*found_out["notes"], *asked.notes]
     if report is not None:
         write_report(found_out, report)
     if as_json:
@@ -161,7 +161,7 @@ def adopt(
         _print(done)
         if comparison is not None:
             print_compared(comparison)
-        for note in () if asking is None else asking.notes:
+        for note in () if asked is None else asked.notes:
             warn(note)
     refused = [each for each in done.adopted if each.problem is not None]
     if refused:
@@ -195,7 +195,7 @@ def _print(report: Report) -> None:
     print_table(
         ("MODEL", "VERSION", "BACKEND", "LABELS", "WHAT BECAME OF IT"),
         (
-            (each.model.name, each.model.version, each.model.backend, ", ".join(each.labels), _fate(each))
+            (each.model.name, each.model.version, each.model.backend, ", ".join(each.labels), _outcome(each))
             for each in report.adopted
         ),
     )
@@ -219,9 +219,9 @@ def _row(setting: Setting) -> tuple[str, str, str, str]:
     return setting.name, setting.value, setting.outcome, setting.becomes
 
 
-def _fate(adopted: Adopted) -> str:
+def _outcome(adopted: Adopted) -> str:
     if adopted.problem is not None:
-        return f"{adopted.fate}: {adopted.problem}"
+        return f"{adopted.outcome}: {adopted.problem}"
     if adopted.repacked is not None:
-        return f"{adopted.fate}, written anew: {adopted.repacked}"
-    return adopted.fate
+        return f"{adopted.outcome}, written anew: {adopted.repacked}"
+    return adopted.outcome

@@ -17,7 +17,7 @@ from marway.errors import InvalidInput, MarwayError, clip
 from marway.text import printable
 from marway.wire.headers import REQUEST_TIMEOUT_MS
 from marway_archiver.adopt.comparing.asked import Asked, asked
-from marway_archiver.adopt.comparing.asking import Server, server_url
+from marway_archiver.adopt.comparing.calling import Server, server_url
 from marway_archiver.adopt.comparing.comparing import Comparison, Rounds, compare
 from marway_archiver.adopt.comparing.documents import compared_document
 from marway_archiver.adopt.comparing.tally import ComparedModel
@@ -99,7 +99,7 @@ def asked_of(want: Wanted, found: Found) -> Asked:
         return asked(found, want.file, want.old, most=want.most, step=step)
 
 
-def compared(want: Wanted, asking: Asked, registry: str) -> tuple[Comparison, dict[str, str]]:
+def compared(want: Wanted, asked: Asked, registry: str) -> tuple[Comparison, dict[str, str]]:
     """Send the requests to the old server and to Marway, which is started for it unless it runs.
 
     Pods that are started prove the versions first, which the registry keeps: then labels may move to them.
@@ -119,10 +119,10 @@ def compared(want: Wanted, asking: Asked, registry: str) -> tuple[Comparison, di
         step("asking the old server and Marway in turns")
         try:
             return compare(
-                asking.models,
-                asking.unknown,
+                asked.models,
+                asked.unknown,
                 new,
-                old=asking.old,
+                old=asked.old,
                 tolerance=want.tolerance,
                 rounds=want.rounds,
                 stopped=stopped,
@@ -133,7 +133,7 @@ def compared(want: Wanted, asking: Asked, registry: str) -> tuple[Comparison, di
 
     def prove_and_ask(gateway: str, admin: str, stopped: threading.Event) -> Comparison:
         client = AdminClient(admin, token=token)
-        for model in asking.models:
+        for model in asked.models:
             if not stopped.is_set():
                 step(f"having a pod prove {model.found.reference}")
                 proofs[model.found.reference] = _proved(client, model.found)
@@ -160,9 +160,9 @@ def _proved(client: AdminClient, model: FoundModel) -> str:
     return f"{load['pod']}, {load['report']['server']}, {given}"
 
 
-def document(want: Wanted, asking: Asked, comparison: Comparison | None, proofs: Mapping[str, str]) -> dict[str, Any]:
+def document(want: Wanted, asked: Asked, comparison: Comparison | None, proofs: Mapping[str, str]) -> dict[str, Any]:
     """Return what a report says beside what was taken over."""
-    found = asking.document(gateway=want.gateway)
+    found = asked.document(gateway=want.gateway)
     if comparison is not None:
         new = want.gateway or f"a gateway of Marway with {_named(want.plan)} on the same machine"
         old = None if want.old is None else want.old.url

@@ -23,7 +23,7 @@ from marway_archiver.packing import PackedArchive
 from marway_archiver.proving.examples import input_line
 from marway_archiver.proving.proof import PackProof, document_of
 from marway_archiver.publishing.facts import RecordFacts
-from marway_archiver.publishing.locking.lock import LockWish
+from marway_archiver.publishing.locking.lock import LockOptions
 from marway_archiver.publishing.register import store
 from marway_archiver.verify import Verification
 from marway_ops.engines.trial import Trial
@@ -84,7 +84,7 @@ def store_verified(room: Room, found: Verification, *, tolerance: Tolerance | No
         RecordFacts(serving=serving),
         room.registry,
         create_registry=False,
-        lock=LockWish(),
+        lock=LockOptions(),
         release=None,
         progress=None,
     )

@@ -80,12 +80,12 @@ def import_(
         for message in (*each.model.warnings, *each.messages):
             warn(printable(f"{each.model.reference}: {message}"))
     print_table(
-        ("asks", "was", "is"), [(each.model.reference, each.model.endpoint.model, _fate(each)) for each in adopted]
+        ("asks", "was", "is"), [(each.model.reference, each.model.endpoint.model, _outcome(each)) for each in adopted]
     )
     settings = [
-        (each.model.reference, said.name, said.value, said.outcome, said.becomes)
+        (each.model.reference, setting.name, setting.value, setting.outcome, setting.becomes)
         for each in adopted
-        for said in each.model.settings
+        for setting in each.model.settings
     ]
     print_table(("version", "setting", "says", "is", "what it becomes"), settings)
     typer.echo(printable(draw_graph(done.graph)))
@@ -94,8 +94,8 @@ def import_(
         typer.echo(f"{record.name} {label} → {record.version}")
 
 
-def _fate(adopted: Adopted) -> str:
-    return "published" if adopted.fate == "published" else "there before"
+def _outcome(adopted: Adopted) -> str:
+    return "published" if adopted.outcome == "published" else "there before"
 
 
 def _version(adopted: Adopted) -> dict[str, object]:
@@ -103,7 +103,7 @@ def _version(adopted: Adopted) -> dict[str, object]:
     return {
         "version": model.reference,
         "was": model.endpoint.model,
-        "fate": adopted.fate,
+        "outcome": adopted.outcome,
         "settings": [
             {"name": each.name, "value": each.value, "outcome": each.outcome, "becomes": each.becomes}
             for each in model.settings

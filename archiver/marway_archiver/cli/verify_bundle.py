@@ -18,7 +18,7 @@ from marway_archiver.bundles.checking import BundleInfo
 from marway_archiver.cli.engines import Room, answers_document, opened_room, print_answers, shown_steps
 from marway_archiver.cli.output import human_bytes, progress_bar
 from marway_archiver.publishing.facts import RecordFacts, facts_of_bundle
-from marway_archiver.publishing.locking import LockWish
+from marway_archiver.publishing.locking import LockOptions
 from marway_archiver.publishing.register import store
 from marway_archiver.verify import verify_bundle
 from marway_ops.engines.trial import Trial, planned, try_engines
@@ -102,7 +102,7 @@ def _stored(room: Room, info: BundleInfo, golden: GoldenDocument | None, timeout
         facts_of_bundle(facts, info.packed.manifest, info.layout),
         room.registry,
         create_registry=False,
-        lock=LockWish(),
+        lock=LockOptions(),
         release=None,
         progress=None,
     )

@@ -208,12 +208,12 @@ def _parsed(data: bytes, label: str) -> ModelConfig:
 
 
 def _sequences(keys: dict[str, yaml.Node], values: dict[str, str]) -> SequenceSettings | None:
-    said = {key: text.lower() == "true" if _RULES[key] is _BOOLEAN else text for key, text in values.items()}
-    if said.get("sequenceBatching") is not True:
+    declared = {key: text.lower() == "true" if _RULES[key] is _BOOLEAN else text for key, text in values.items()}
+    if declared.get("sequenceBatching") is not True:
         for key in SEQUENCE_KEYS.keys() & keys.keys():
             raise Wrong(keys[key], f"{key} says nothing without sequenceBatching: true")
         return None
-    if (problem := sequence_problem(said)) is not None:
+    if (problem := sequence_problem(declared)) is not None:
         raise Wrong(keys["sequenceBatching"], problem)
     numbers = {key: int(values[key]) for key in (*SEQUENCE_KEYS, "batchSize", "maxWorkers") if key in values}
     return sequences_of({"sequenceBatching": True, **numbers})

@@ -19,7 +19,7 @@ from marway_archiver.bundles.packing import PackedBundle, pack_bundle
 from marway_archiver.packing import StrPath
 from marway_archiver.progress import Phases, Progress
 from marway_archiver.publishing.facts import RecordFacts, facts_of_bundle, read_facts, tolerance_of
-from marway_archiver.publishing.locking import LockWish
+from marway_archiver.publishing.locking import LockOptions
 from marway_archiver.publishing.register import LabelMove, label_move, opened_registry, store, warn
 from marway_archiver.publishing.training_data import TrainingData, with_training_data
 from marway_archiver.verify import golden_beside, golden_of_registry, known_golden
@@ -105,7 +105,7 @@ def store_bundle(
     release: LabelMove | None,
     *,
     create_registry: bool,
-    lock: LockWish,
+    lock: LockOptions,
     golden: StrPath | None,
     tolerance: float | None,
     progress: Progress | None,
@@ -163,7 +163,7 @@ def _stored(
         facts_of_bundle(facts, packed.manifest, packed.layout),
         registry,
         create_registry=create_registry,
-        lock=LockWish(),
+        lock=LockOptions(),
         release=release,
         progress=progress,
     )

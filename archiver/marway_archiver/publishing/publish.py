@@ -20,7 +20,7 @@ from marway_archiver.proving.examples import check_examples_type
 from marway_archiver.proving.runs import Predict, ProofPlan
 from marway_archiver.publishing.bundles import store_bundle
 from marway_archiver.publishing.facts import RecordFacts, facts_of_mar, read_facts, tolerance_of
-from marway_archiver.publishing.locking import LockWish
+from marway_archiver.publishing.locking import LockOptions
 from marway_archiver.publishing.register import UNPROVED, label_move, opened_registry, store, warn
 from marway_archiver.publishing.training_data import TrainingData, with_training_data
 from marway_archiver.verify import known_golden, prove
@@ -109,7 +109,7 @@ def publish(
     """
     facts = facts_of_mar(read_facts(record, backend=backend, engine=engine))
     facts = with_training_data(facts, training_data)
-    wish = LockWish.of(lock, lock_for)
+    wish = LockOptions.of(lock, lock_for)
     release = label_move(label, note=note, gateway=gateway, force=force)
     opened = opened_registry(registry, create_registry=create_registry)
     examples = check_examples_type(examples)
@@ -180,7 +180,7 @@ def publish_archive(
         MarwayError: As `publish`.
     """
     facts = with_training_data(read_facts(record, backend=backend, engine=engine), training_data)
-    wish = LockWish.of(lock, lock_for)
+    wish = LockOptions.of(lock, lock_for)
     release = label_move(label, note=note, gateway=gateway, force=force)
     path = Path(archive)
     if names_bundle(path):

@@ -26,7 +26,7 @@ from marway_archiver.packing import PackedArchive
 from marway_archiver.progress import Progress
 from marway_archiver.proving.proof import PackProof
 from marway_archiver.publishing.facts import TAKEN_OVER, RecordFacts
-from marway_archiver.publishing.locking import Locked, LockWish, lock_requirements
+from marway_archiver.publishing.locking import Locked, LockOptions, lock_requirements
 from marway_archiver.publishing.training_check import unsent
 
 __all__ = ["UNPROVED", "LabelMove", "label_move", "opened_registry", "store", "warn"]
@@ -49,7 +49,7 @@ def store(
     registry: Registry,
     *,
     create_registry: bool,
-    lock: LockWish,
+    lock: LockOptions,
     release: LabelMove | None,
     progress: Progress | None,
 ) -> VersionRecord:
@@ -136,7 +136,7 @@ def _serving(packed: PackedArchive | PackedBundle, serving: ServingSettings) -> 
     return serving.model_copy(update=changes)
 
 
-def _locked(packed: PackedArchive | PackedBundle, registry: Registry, wish: LockWish, directory: Path) -> Locked:
+def _locked(packed: PackedArchive | PackedBundle, registry: Registry, wish: LockOptions, directory: Path) -> Locked:
     """Return what the archive's requirements come to: as it was stored, where the version is there and whole."""
     requirements = packed.manifest.model.requirements_file if isinstance(packed, PackedArchive) else None
     if not wish.lock or requirements is None:

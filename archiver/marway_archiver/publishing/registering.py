@@ -23,7 +23,7 @@ from marway_archiver.bundles.checking import names_bundle
 from marway_archiver.contents.manifest import Manifest
 from marway_archiver.packing import PackedArchive, place_archive
 from marway_archiver.publishing.facts import RecordFacts
-from marway_archiver.publishing.locking import LockWish
+from marway_archiver.publishing.locking import LockOptions
 from marway_archiver.publishing.register import opened_registry, store
 
 __all__ = ["main", "register_archive"]
@@ -68,7 +68,7 @@ def register_archive(
             RecordFacts(publisher=publisher),
             opened,
             create_registry=False,
-            lock=LockWish.of(True, ()),
+            lock=LockOptions.of(True, ()),
             release=None,
             progress=None,
         )
@@ -104,11 +104,11 @@ def main() -> None:
             handler=given.handler,
             publisher=given.publisher,
         )
-        said = {"record": stored.model_dump(mode="json")}
+        document = {"record": stored.model_dump(mode="json")}
     except MarwayError as exc:
         problem, _ = problem_of(exc)
-        said = {"problem": problem.model_dump(mode="json")}
-    json.dump(said, sys.stdout)
+        document = {"problem": problem.model_dump(mode="json")}
+    json.dump(document, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def make_table(source: Path, directory: Path, *, key: str, model_name: str, vers
     except InvalidInput as exc:
         raise InvalidInput(f"{source}: {exc.message}") from exc
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
-        raise InvalidInput(f"{source} cannot be made a table: {_said(exc)}") from exc
+        raise InvalidInput(f"{source} cannot be made a table: {_reported(exc)}") from exc
     size = (directory / TABLE_FILE).stat().st_size
     (directory / COLUMNS_FILE).write_bytes(encode_columns(columns, model_name, version, size))
     return columns
@@ -102,11 +102,11 @@ def _read(source: Path) -> Any:
             return reader.read_all().replace_schema_metadata(None)
     except OSError as exc:
         if isinstance(exc, pa.ArrowException) or exc.errno is None:
-            raise InvalidInput(f"{source} is no Parquet or Arrow file that can be read: {_said(exc)}") from exc
+            raise InvalidInput(f"{source} is no Parquet or Arrow file that can be read: {_reported(exc)}") from exc
         raise InvalidInput(f"{source} cannot be read: {reason(exc)}") from exc
     except pa.ArrowException as exc:
-        raise InvalidInput(f"{source} is no Parquet or Arrow file that can be read: {_said(exc)}") from exc
+        raise InvalidInput(f"{source} is no Parquet or Arrow file that can be read: {_reported(exc)}") from exc
 
 
-def _said(exc: BaseException) -> str:
+def _reported(exc: BaseException) -> str:
     return clip(" ".join(str(exc).split()), 200)

@@ -175,19 +175,19 @@ def _settings(model: WorkflowModel) -> Iterator[Setting]:
         "timeout-ms": "timeout_s of the node",
     }
     for name in DEFAULTS:
-        said = str(model.said[name]) if name in model.said else f"{DEFAULTS[name]} (not said)"
+        given = str(model.declared[name]) if name in model.declared else f"{DEFAULTS[name]} (not said)"
         if name == "max-batch-delay":
-            yield Setting(name, said, "none", "a request is not kept waiting for others: those that wait go together")
+            yield Setting(name, given, "none", "a request is not kept waiting for others: those that wait go together")
         elif name == "batch-size":
             most = model.setting(name)
             if most == 1:
-                yield Setting(name, said, "kept", "max_batch_rows 1")
+                yield Setting(name, given, "kept", "max_batch_rows 1")
             else:
-                yield Setting(name, said, "changed", f"max_batch_rows {most}, once golden examples prove batches")
+                yield Setting(name, given, "changed", f"max_batch_rows {most}, once golden examples prove batches")
         elif name == "retry-attempts" and model.setting(name) > RETRIES_MAX:
-            yield Setting(name, said, "changed", f"retries of the node, of which {RETRIES_MAX} are most")
+            yield Setting(name, given, "changed", f"retries of the node, of which {RETRIES_MAX} are most")
         else:
-            yield Setting(name, said, "kept", becomes[name])
+            yield Setting(name, given, "kept", becomes[name])
     for name in model.ignored:
         yield Setting(name, "", "none", "TorchServe knows no such setting either")
 

@@ -48,12 +48,12 @@ class WorkflowModel:
     """
 
     url: str
-    said: Mapping[str, int]
+    declared: Mapping[str, int]
     ignored: tuple[str, ...] = ()
 
     def setting(self, name: str) -> int:
         """Return what holds."""
-        return self.said.get(name, DEFAULTS[name])
+        return self.declared.get(name, DEFAULTS[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,8 @@ def opened_workflow(path: Path) -> Iterator[Workflow]:
 def _workflow(entries: dict[str, Entry]) -> Workflow:
     if MANIFEST not in entries:
         raise InvalidArchive(f"has no {MANIFEST}: it is no workflow archive, as torch-workflow-archiver makes them")
-    said = _manifest(read_all(entries.pop(MANIFEST), _MANIFEST_BYTES_MAX))
-    name, spec, handler = (said.get(each) for each in ("workflowName", "specFile", "handler"))
+    declared = _manifest(read_all(entries.pop(MANIFEST), _MANIFEST_BYTES_MAX))
+    name, spec, handler = (declared.get(each) for each in ("workflowName", "specFile", "handler"))
     if not isinstance(name, str) or not name:
         raise InvalidArchive(f"{MANIFEST}: workflow.workflowName is missing")
     if not isinstance(spec, str) or spec not in entries:
@@ -140,10 +140,10 @@ def _manifest(data: bytes) -> Mapping[str, Any]:
         document = json.loads(data)
     except (ValueError, RecursionError) as exc:
         raise InvalidArchive(f"{MANIFEST} is not JSON: {clip(str(exc), 200)}") from exc
-    said = document.get("workflow") if isinstance(document, dict) else None
-    if not isinstance(said, dict):
+    declared = document.get("workflow") if isinstance(document, dict) else None
+    if not isinstance(declared, dict):
         raise InvalidArchive(f"{MANIFEST} has no object 'workflow'")
-    return said
+    return declared
 
 
 def _specification(data: bytes, name: str) -> Mapping[str, Any]:
@@ -159,13 +159,13 @@ def _specification(data: bytes, name: str) -> Mapping[str, Any]:
     return document
 
 
-def _models(said: Any, spec: str) -> tuple[Mapping[str, int], Mapping[str, WorkflowModel]]:
+def _models(declared: Any, spec: str) -> tuple[Mapping[str, int], Mapping[str, WorkflowModel]]:
     """Return the settings that hold where a model says none, and the models."""
-    if not isinstance(said, dict):
+    if not isinstance(declared, dict):
         raise InvalidArchive(f"{spec}: models is missing, or no mapping")
-    settings = {name: _number(said[name], f"models.{name}", spec) for name in DEFAULTS if name in said}
+    settings = {name: _number(declared[name], f"models.{name}", spec) for name in DEFAULTS if name in declared}
     models: dict[str, WorkflowModel] = {}
-    for key, each in said.items():
+    for key, each in declared.items():
         if key in DEFAULTS:
             continue
         if not isinstance(each, dict) or not isinstance(each.get("url"), str):
@@ -182,11 +182,11 @@ def _number(value: Any, where: str, spec: str) -> int:
     return value
 
 
-def _edges(said: Any, spec: str) -> Mapping[str, tuple[str, ...]]:
-    if not isinstance(said, dict) or not said:
+def _edges(declared: Any, spec: str) -> Mapping[str, tuple[str, ...]]:
+    if not isinstance(declared, dict) or not declared:
         raise InvalidArchive(f"{spec}: dag is missing, or no mapping from a node to those that are given its answer")
     edges: dict[str, tuple[str, ...]] = {}
-    for key, to in said.items():
+    for key, to in declared.items():
         if not isinstance(key, str) or not isinstance(to, list) or not all(isinstance(each, str) for each in to):
             raise InvalidArchive(f"{spec}: dag.{shown(str(key))} is no list of nodes")
         edges[key] = tuple(dict.fromkeys(to))

@@ -116,8 +116,8 @@ def encode_graph(graph: Graph) -> bytes:
 def _problem(error: Any) -> str:
     """Return what pydantic found wrong, with the node's name where it is one's."""
     where = [str(part) for part in error["loc"]]
-    said = error["msg"].removeprefix("Value error, ")
+    text = error["msg"].removeprefix("Value error, ")
     if len(where) > 1 and where[0] == "nodes":
         field = ".".join(part for part in where[2:] if part not in _KINDS and part != "[key]")
-        return f"node {clip(where[1], 40)}: {f'{field}: ' if field else ''}{clip(said, 300)}"
-    return f"{'.'.join(where)}: {clip(said, 300)}" if where else clip(said, 300)
+        return f"node {clip(where[1], 40)}: {f'{field}: ' if field else ''}{clip(text, 300)}"
+    return f"{'.'.join(where)}: {clip(text, 300)}" if where else clip(text, 300)

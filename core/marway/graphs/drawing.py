@@ -150,8 +150,8 @@ def _mermaid(graph: Graph) -> Iterator[str]:
         begin, end = around[shape]
         yield f"  {name}{begin}{_mermaid_text(text)}{end}"
     for source, target, label in made.arrows:
-        said = f"|{_mermaid_text(label)}|" if label else ""
-        yield f"  {source} -->{said} {target}"
+        edge = f"|{_mermaid_text(label)}|" if label else ""
+        yield f"  {source} -->{edge} {target}"
 
 
 def _dot(graph: Graph) -> Iterator[str]:
@@ -161,8 +161,8 @@ def _dot(graph: Graph) -> Iterator[str]:
     for name, (shape, text) in made.boxes.items():
         yield f"  {name} [shape={shapes[shape]}, label={_dot_text(text)}];"
     for source, target, label in made.arrows:
-        said = f" [label={_dot_text(label)}]" if label else ""
-        yield f"  {source} -> {target}{said};"
+        edge = f" [label={_dot_text(label)}]" if label else ""
+        yield f"  {source} -> {target}{edge};"
     yield "}"
 
 

@@ -88,5 +88,5 @@ def fetch_graph(archives: Archives, record: VersionRecord) -> Graph:
         try:
             return read_graph(Path(file.name))
         except InvalidArchive as exc:
-            said = exc.message.removeprefix(f"{file.name}: ")
-            raise InvalidGraph(f"the archive of {which} is no bundle of a graph: {said}", model=record.name) from exc
+            reason = exc.message.removeprefix(f"{file.name}: ")
+            raise InvalidGraph(f"the archive of {which} is no bundle of a graph: {reason}", model=record.name) from exc

@@ -66,10 +66,14 @@ class InSequences:
                 message = b"the worker that had the state of the sequence has ended"
                 answers[index] = Answer(404, message, "error", None, {SEQUENCE_WORKER: LOST})
         for index, answer in zip(asked, self._answered(list(asked.values()), send) if asked else (), strict=True):
-            told = dict(answer.headers)
+            with_sequence = dict(answer.headers)
             if SEQUENCE_WORKER in rows[index].headers:
-                told = {SEQUENCE_ID: asked[index].headers[SEQUENCE_ID], **told, SEQUENCE_WORKER: self.name}
-            answers[index] = replace(answer, headers=told)
+                with_sequence = {
+                    SEQUENCE_ID: asked[index].headers[SEQUENCE_ID],
+                    **with_sequence,
+                    SEQUENCE_WORKER: self.name,
+                }
+            answers[index] = replace(answer, headers=with_sequence)
         return [answers[index] for index in range(len(rows))]
 
     @property

@@ -89,5 +89,5 @@ class Data:
         try:
             return expression.search(seen)
         except JMESPathError as exc:
-            said = " ".join(str(exc).split())
-            raise InvalidRequest(f"its expression `{text}` cannot be evaluated: {said}") from exc
+            reason = " ".join(str(exc).split())
+            raise InvalidRequest(f"its expression `{text}` cannot be evaluated: {reason}") from exc

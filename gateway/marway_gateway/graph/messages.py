@@ -144,10 +144,10 @@ class Message:
         """Those that say what its bytes are."""
         if self.row is not None:
             return {_CONTENT_TYPE: ROWS_CONTENT_TYPE}
-        said = {} if self.content_type is None else {_CONTENT_TYPE: self.content_type}
+        content = {} if self.content_type is None else {_CONTENT_TYPE: self.content_type}
         if self.header_length is not None:
-            said[HEADER_LENGTH] = str(self.header_length)
-        return said
+            content[HEADER_LENGTH] = str(self.header_length)
+        return content
 
     def reply_block(self) -> HeaderBlock:
         """Return the headers of an answer that it is."""
@@ -263,12 +263,14 @@ def failure_of(message: Message, *, model: str | None, version: str | None) -> M
         return None
     status = message.status if 400 <= message.status <= 599 else 500
     try:
-        said = message.value
+        content = message.value
     except Unreadable:
-        said = message.data.decode(errors="replace")
-    if isinstance(said, dict):
-        said = next((said[name] for name in ("error", "detail", "message") if isinstance(said.get(name), str)), said)
-    text = said if isinstance(said, str) else json.dumps(said)
+        content = message.data.decode(errors="replace")
+    if isinstance(content, dict):
+        content = next(
+            (content[name] for name in ("error", "detail", "message") if isinstance(content.get(name), str)), content
+        )
+    text = content if isinstance(content, str) else json.dumps(content)
     return ModelError(
         clip(text, _MESSAGE_MAX) or f"the model answered with status {status}",
         status=status,

@@ -12,7 +12,7 @@ from marway.resolve.resolver import Resolver
 from marway_gateway.conversion.converters import Converters
 from marway_gateway.graph.documents import Documents
 from marway_gateway.graph.graphs import Graphs
-from marway_gateway.graph.releases.asking import Asks
+from marway_gateway.graph.releases.asker import Asks
 from marway_gateway.graph.releases.copies import GraphCopies
 from marway_gateway.graph.releases.parts import Parts
 from marway_gateway.graph.releases.releasing import GraphReleases

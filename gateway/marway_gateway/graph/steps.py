@@ -164,13 +164,13 @@ class Steps:
     async def _ask(
         self, info: RequestInfo, path: str, model: str, selector: str, given: Message, deadline: Deadline
     ) -> Message:
-        data, said, parent = given.data, given.headers, self._call
-        info.input_media = said.get("content-type")
+        data, own_headers, parent = given.data, given.headers, self._call
+        info.input_media = own_headers.get("content-type")
         info.request_bytes = len(data)
         call = PredictCall(
             model,
             selector,
-            {**self._headers, **said},
+            {**self._headers, **own_headers},
             deadline,
             info,
             RequestBody.opened(data, max_bytes=self._max_bytes),

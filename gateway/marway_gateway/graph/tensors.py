@@ -46,8 +46,8 @@ def request_of(before: Body | None, names: Mapping[str, str] | None, request: Bo
     if isinstance(asked.get("id"), str):
         document["id"] = asked["id"]
     given = asked.get("parameters")
-    said = dict(given) if isinstance(given, dict) else {}
-    parameters = {name: value for name, value in said.items() if not name.startswith(_SEQUENCE)}
+    parameters_given = dict(given) if isinstance(given, dict) else {}
+    parameters = {name: value for name, value in parameters_given.items() if not name.startswith(_SEQUENCE)}
     if last and "outputs" in asked:
         document["outputs"] = asked["outputs"]
     elif not last and (sections or (request is not None and request[1] is not None)):

@@ -127,7 +127,7 @@ class SequenceScheduler(Scheduler):
             if step in step.sequence.waiting:
                 step.sequence.waiting.remove(step)
             return
-        _tell_times(inner, job)
+        _copy_times(inner, job)
         if not inner.started:
             inner.future.cancel()
         super().leave(inner)
@@ -174,7 +174,7 @@ class SequenceScheduler(Scheduler):
         """Tell the caller what came of its request, and have the next of its sequence done."""
         sequence, job = step.sequence, step.job
         sequence.current, sequence.used = None, time.monotonic()
-        _tell_times(inner, job)
+        _copy_times(inner, job)
         error = None if inner.future.cancelled() else inner.future.exception()
         if inner.future.cancelled():
             self._left(sequence)
@@ -258,6 +258,6 @@ class SequenceScheduler(Scheduler):
         return about(self.version.record, error)
 
 
-def _tell_times(inner: Job, job: Job) -> None:
+def _copy_times(inner: Job, job: Job) -> None:
     """Tell a caller's job when and how that which stands for it was run."""
     job.started_at, job.batch_rows = inner.started_at, inner.batch_rows

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from marway_archiver import pack
-from marway_archiver.adopt.sources.wish import Wish
+from marway_archiver.adopt.sources.options import Options
 
 Mar = Callable[..., Path]
 HANDLER = "def handle(data, context):\n    return [{'NAME': 'VERSION'} for _ in data or []]\n"
@@ -37,8 +37,8 @@ def mar(_mars: dict[tuple[str, str], Path]) -> Mar:
 
 
 @pytest.fixture
-def wish(tmp_path: Path) -> Wish:
+def options(tmp_path: Path) -> Options:
     """Reads with nothing said, and a directory of its own for what is fetched."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    return Wish(scratch)
+    return Options(scratch)

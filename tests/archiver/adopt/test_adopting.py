@@ -18,7 +18,7 @@ from marway_archiver.adopt.adopting import Terms, adopt, planned
 from marway_archiver.adopt.found import Found
 from marway_archiver.adopt.report import Report, document_of
 from marway_archiver.adopt.sources.kinds import read_source
-from marway_archiver.adopt.sources.wish import Wish
+from marway_archiver.adopt.sources.options import Options
 from marway_archiver.archives import check_archive
 from marway_archiver.bundles.checking import check_bundle
 from marway_archiver.cli import register
@@ -50,31 +50,31 @@ def store(tmp_path: Path, mar: Mar) -> Path:
     return home
 
 
-def fates(report: Report) -> list[tuple[str, str, tuple[str, ...]]]:
-    return [(each.model.reference, each.fate, each.labels) for each in report.adopted]
+def outcomes(report: Report) -> list[tuple[str, str, tuple[str, ...]]]:
+    return [(each.model.reference, each.outcome, each.labels) for each in report.adopted]
 
 
-def test_versions_are_published_once(store: Path, registry: Registry, wish: Wish) -> None:
+def test_versions_are_published_once(store: Path, registry: Registry, options: Options) -> None:
     """The first time publishes versions and sets labels; the second time there is nothing new, and nothing is moved."""
-    found = read_source(store, wish)
+    found = read_source(store, options)
     wanted = [("bad/1.0", "refused", ()), ("words/1.0", "published", ()), ("words/2.0", "published", ("PROD",))]
-    assert fates(planned(found)) == [
-        (name, fate if fate == "refused" else "planned", ("PROD",) if name == "words/2.0" else labels)
-        for name, fate, labels in wanted
+    assert outcomes(planned(found)) == [
+        (name, outcome if outcome == "refused" else "planned", ("PROD",) if name == "words/2.0" else labels)
+        for name, outcome, labels in wanted
     ]
-    assert fates(adopt(found, registry, Terms())) == wanted
+    assert outcomes(adopt(found, registry, Terms())) == wanted
     assert registry.state("words").labels == {"PROD": "2.0"}
     assert registry.record("words", "2.0").serving.max_workers == 3
     generation = registry.state("words").generation
-    assert [fate for _, fate, _ in fates(adopt(found, registry, Terms()))] == ["refused", "known", "known"]
+    assert [outcome for _, outcome, _ in outcomes(adopt(found, registry, Terms()))] == ["refused", "known", "known"]
     assert registry.state("words").generation == generation
     history = list(registry.history("words"))
     assert [entry.note for entry in history if entry.label == "PROD"] == [f"adopted from torchserve {store}"]
 
 
-def test_a_label_that_was_moved_stays(store: Path, registry: Registry, wish: Wish) -> None:
+def test_a_label_that_was_moved_stays(store: Path, registry: Registry, options: Options) -> None:
     """Where somebody has released another version meanwhile, its label stays, and the verb that moves it is said."""
-    found = read_source(store, wish)
+    found = read_source(store, options)
     adopt(found, registry, Terms())
     registry.release("words", "1.0", label="PROD", by="me", forced=True)
     changed = tuple(
@@ -90,12 +90,14 @@ def test_a_label_that_was_moved_stays(store: Path, registry: Registry, wish: Wis
     assert not any("max_batch_rows" in each for each in messages)
 
 
-def test_an_archive_of_another_name_is_written_anew(tmp_path: Path, mar: Mar, registry: Registry, wish: Wish) -> None:
+def test_an_archive_of_another_name_is_written_anew(
+    tmp_path: Path, mar: Mar, registry: Registry, options: Options
+) -> None:
     """A model that TorchServe loads under another name than its manifest's is published under that name."""
     mar(tmp_path / "old" / "store", "words")
     (tmp_path / "old" / "config.properties").write_text("model_store=store\nload_models=shop=words.mar\n")
-    report = adopt(read_source(tmp_path / "old", wish), registry, Terms())
-    assert fates(report) == [("shop/1.0", "published", ("PROD",))]
+    report = adopt(read_source(tmp_path / "old", options), registry, Terms())
+    assert outcomes(report) == [("shop/1.0", "published", ("PROD",))]
     assert report.adopted[0].repacked == "its manifest calls it words 1.0"
     record = report.adopted[0].record
     assert record is not None
@@ -106,7 +108,7 @@ def test_an_archive_of_another_name_is_written_anew(tmp_path: Path, mar: Mar, re
 
 
 def test_an_archive_of_torch_model_archiver_is_written_canonically(
-    tmp_path: Path, mar: Mar, registry: Registry, wish: Wish
+    tmp_path: Path, mar: Mar, registry: Registry, options: Options
 ) -> None:
     """Bytes that are not canonical are written anew, and that is said; the next time they are known."""
     path = mar(tmp_path / "old", "words")
@@ -115,33 +117,35 @@ def test_an_archive_of_torch_model_archiver_is_written_canonically(
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as theirs:
         for name, data in reversed(files.items()):
             theirs.writestr(name, data)
-    found = read_source(tmp_path / "old", wish)
+    found = read_source(tmp_path / "old", options)
     first, second = (adopt(found, registry, Terms()).adopted[0] for _ in range(2))
-    assert (first.fate, first.repacked) == ("published", "its bytes were not canonical")
-    assert second.fate == "known"
+    assert (first.outcome, first.repacked) == ("published", "its bytes were not canonical")
+    assert second.outcome == "known"
 
 
-def test_another_archive_of_a_version_is_refused(tmp_path: Path, mar: Mar, registry: Registry, wish: Wish) -> None:
+def test_another_archive_of_a_version_is_refused(
+    tmp_path: Path, mar: Mar, registry: Registry, options: Options
+) -> None:
     """A version that the registry has with other bytes is no one's to replace: that is the one problem told."""
     mar(tmp_path / "old", "words")
-    adopt(read_source(tmp_path / "old", wish), registry, Terms())
+    adopt(read_source(tmp_path / "old", options), registry, Terms())
     mar(tmp_path / "new" / "model-store", "other")
     (tmp_path / "new" / "config.properties").write_text("load_models=words=other.mar\n")
-    (adopted,) = adopt(read_source(tmp_path / "new", wish), registry, Terms()).adopted
-    assert (adopted.fate, adopted.record) == ("refused", None)
+    (adopted,) = adopt(read_source(tmp_path / "new", options), registry, Terms()).adopted
+    assert (adopted.outcome, adopted.record) == ("refused", None)
     assert "words 1.0" in (adopted.problem or "")
     assert "give its archive a version of its own" in (adopted.problem or "")
 
 
-def test_versions_of_triton_become_bundles_of_their_own(tmp_path: Path, registry: Registry, wish: Wish) -> None:
+def test_versions_of_triton_become_bundles_of_their_own(tmp_path: Path, registry: Registry, options: Options) -> None:
     """Each served version is a bundle with the configuration and its own directory alone."""
     for version in ("1", "2"):
         (tmp_path / "repository" / "add" / version).mkdir(parents=True)
         (tmp_path / "repository" / "add" / version / "model.py").write_text(f"# {version}\n")
     config = 'backend: "python"\nmax_batch_size: 4\nversion_policy { all { } }\n'
     (tmp_path / "repository" / "add" / "config.pbtxt").write_text(config)
-    report = adopt(read_source(tmp_path / "repository", wish), registry, Terms())
-    assert fates(report) == [("add/1", "published", ()), ("add/2", "published", ("PROD",))]
+    report = adopt(read_source(tmp_path / "repository", options), registry, Terms())
+    assert outcomes(report) == [("add/1", "published", ()), ("add/2", "published", ("PROD",))]
     record = registry.record("add", "2")
     assert (record.backend, record.serving.max_batch_rows) == ("open-inference", 4)
     with registry.open_archive(record.archive) as handle:
@@ -150,19 +154,19 @@ def test_versions_of_triton_become_bundles_of_their_own(tmp_path: Path, registry
     assert names == {"MARWAY-INF/bundle.json", "model/2/model.py", "model/config.pbtxt"}
 
 
-def test_links_out_of_a_model_are_refused(tmp_path: Path, registry: Registry, wish: Wish) -> None:
+def test_links_out_of_a_model_are_refused(tmp_path: Path, registry: Registry, options: Options) -> None:
     """A directory with a symbolic link to a file elsewhere is one model's problem: that file is not published."""
     (tmp_path / "secret").write_text("word")
     for name in ("good", "bad"):
         (tmp_path / "tree" / name).mkdir(parents=True)
         (tmp_path / "tree" / name / "model-settings.json").write_text('{"implementation": "models.Iris"}')
     (tmp_path / "tree" / "bad" / "weights").symlink_to(tmp_path / "secret")
-    report = adopt(read_source(tmp_path / "tree", replace(wish, version="7")), registry, Terms())
-    assert fates(report) == [("bad/7", "refused", ()), ("good/7", "published", ("PROD",))]
+    report = adopt(read_source(tmp_path / "tree", replace(options, version="7")), registry, Terms())
+    assert outcomes(report) == [("bad/7", "refused", ()), ("good/7", "published", ("PROD",))]
     assert "is a symbolic link out of its directory" in (report.adopted[0].problem or "")
 
 
-def test_workflows_of_a_store_become_graphs(tmp_path: Path, mar: Mar, registry: Registry, wish: Wish) -> None:
+def test_workflows_of_a_store_become_graphs(tmp_path: Path, mar: Mar, registry: Registry, options: Options) -> None:
     """A `.war` in the store is a graph of the store's models, once; one that is damaged is told of."""
     store = tmp_path / "model-store"
     mar(store, "words")
@@ -173,30 +177,30 @@ def test_workflows_of_a_store_become_graphs(tmp_path: Path, mar: Mar, registry: 
             "steps.yaml", "models:\n  first: {url: words.mar}\n  then: {url: words.mar}\ndag:\n  first: [then]\n"
         )
     (store / "bad.war").write_bytes(b"PK")
-    found = read_source(tmp_path, wish)
+    found = read_source(tmp_path, options)
     dry = with_workflows(planned(found), None, Terms(), "PROD")
-    assert fates(dry)[1:] == [("bad/1.0", "refused", ()), ("steps/1.0", "planned", ("PROD",))]
-    for fate in ("published", "known"):
+    assert outcomes(dry)[1:] == [("bad/1.0", "refused", ()), ("steps/1.0", "planned", ("PROD",))]
+    for outcome in ("published", "known"):
         report = with_workflows(adopt(found, registry, Terms()), registry, Terms(), "PROD")
-        assert fates(report) == [
-            ("words/1.0", fate, ("PROD",)), ("bad/1.0", "refused", ()), ("steps/1.0", fate, ("PROD",)),
+        assert outcomes(report) == [
+            ("words/1.0", outcome, ("PROD",)), ("bad/1.0", "refused", ()), ("steps/1.0", outcome, ("PROD",)),
         ]  # fmt: skip
     assert registry.record("steps", "1.0").backend == "graph"
 
 
-def test_a_report_says_all_that_was_found(store: Path, registry: Registry, wish: Wish) -> None:
+def test_a_report_says_all_that_was_found(store: Path, registry: Registry, options: Options) -> None:
     """The document has every version, every setting with its outcome, and every problem."""
-    document = document_of(adopt(read_source(store, wish), registry, Terms()))
+    document = document_of(adopt(read_source(store, options), registry, Terms()))
     assert json.loads(json.dumps(document)) == document
-    assert [each["fate"] for each in document["models"]] == ["refused", "published", "published"]
+    assert [each["outcome"] for each in document["models"]] == ["refused", "published", "published"]
     assert document["models"][2]["serving"] == {"min_workers": 1, "max_workers": 3}
     assert document["models"][2]["endpoint"]["version"] is None
     assert {each["outcome"] for model in document["models"] for each in model["settings"]} == {"kept"}
 
 
-def test_a_registry_that_is_not_there_stops_all(tmp_path: Path, store: Path, wish: Wish) -> None:
+def test_a_registry_that_is_not_there_stops_all(tmp_path: Path, store: Path, options: Options) -> None:
     """Without a registry nothing is tried: that is no one model's problem."""
-    found: Found = read_source(store, wish)
+    found: Found = read_source(store, options)
     with pytest.raises(RegistryUnavailable):
         adopt(found, open_registry((tmp_path / "none").as_uri()), Terms())
 

@@ -13,7 +13,7 @@ import pytest
 
 from marway.errors import InvalidInput, Unavailable
 from marway_archiver.adopt.comparing.asked import asked
-from marway_archiver.adopt.comparing.asking import Server, compared_answer, server_url
+from marway_archiver.adopt.comparing.calling import Server, compared_answer, server_url
 from marway_archiver.adopt.comparing.clients import client_lines
 from marway_archiver.adopt.comparing.comparing import Comparison, Rounds, compare, models_asked
 from marway_archiver.adopt.comparing.documents import compared_document
@@ -223,7 +223,7 @@ def test_answers_are_read_as_clients_read_them() -> None:
     assert found.ok
     v2 = OldAnswer(200, JSON, b'{"model_name": "a", "model_version": "1", "id": "7", "outputs": []}')
     assert compared_answer(v2, "v2").value == {"outputs": []}
-    assert compared_answer(v2, "v2", said_id=True).value == {"id": "7", "outputs": []}
+    assert compared_answer(v2, "v2", has_id=True).value == {"id": "7", "outputs": []}
     assert compared_answer(OldAnswer(200, "image/png", b"\x89"), "torchserve").kind == "bytes"
 
 
@@ -239,7 +239,7 @@ def test_a_report_says_all_of_it_as_a_page() -> None:
     found, _, _ = run(by_body({1: {"<b>": 1}}), by_body({1: {"<b>": 2}}), request("a|b", 1), rounds=Rounds(pairs=8))
     setting = {"name": "a|b", "value": "<script>", "outcome": "none", "becomes": "nothing *like* it"}
     model = {
-        "name": "intent", "version": "1.0", "backend": "torchserve", "labels": ["PROD"], "fate": "published",
+        "name": "intent", "version": "1.0", "backend": "torchserve", "labels": ["PROD"], "outcome": "published",
         "sha256": "ab" * 32, "problem": None, "repacked": None, "warnings": ["<i> ` <u>"], "settings": [setting],
     }  # fmt: skip
     compared = compared_document(found, old="http://old", new="a gateway")

@@ -41,12 +41,12 @@ def test_a_version_keeps_its_golden_examples(found: Found, tmp_path: Path) -> No
     """Again without requests it is the same version, and again with others too, which is said."""
     registry = open_registry((tmp_path / "registry").as_uri())
     first = taken(found, registry, Example(REQUEST, OUTPUTS))
-    assert first.fate == "published", first.problem
+    assert first.outcome == "published", first.problem
     assert golden_of(registry, first.record) is not None
     again = taken(found, registry)
-    assert (again.fate, again.problem, again.messages) == ("known", None, ())
+    assert (again.outcome, again.problem, again.messages) == ("known", None, ())
     other = taken(found, registry, Example(REQUEST, OUTPUTS), Example({**REQUEST, "id": "2"}, OUTPUTS))
-    assert (other.fate, other.problem) == ("known", None)
+    assert (other.outcome, other.problem) == ("known", None)
     assert "published before with 1 golden example, and keeps these" in other.messages[0]
     assert first.record == again.record == other.record
     (stored,) = (tmp_path / "registry").rglob(f"*{first.record.archive.sha256}*.bundle")
@@ -70,5 +70,5 @@ def test_examples_that_a_handler_fails_do_not_keep_it_away(tmp_path: Path, monke
     registry = open_registry((tmp_path / "registry").as_uri())
     terms = Terms(create_registry=True, examples={"m/1.0": (Example("hello"),)})
     (adopted,) = adopt(Found("torchserve", "store", (model,)), registry, terms).adopted
-    assert (adopted.fate, adopted.problem, len(tried)) == ("published", None, 2)
+    assert (adopted.outcome, adopted.problem, len(tried)) == ("published", None, 2)
     assert any("does not answer its clients' requests: example 1 fails" in each for each in adopted.messages)

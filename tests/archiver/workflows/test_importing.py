@@ -94,7 +94,7 @@ def test_a_workflow_becomes_a_graph_of_versions(registry: Registry, store: Path,
     assert settings["translate__En-Fr", "colour"] == "none"
     again = import_workflow(path, registry=registry, model_store=store, label="PROD")
     assert again.record.id == done.record.id
-    assert {each.fate for each in again.report.adopted} == {"known"}
+    assert {each.outcome for each in again.report.adopted} == {"known"}
 
 
 def node_of(model: str, version: str, **parts: str) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def test_on_the_terminal(store: Path, tmp_path: Path) -> None:
         assert words in said.stdout
     again = CliRunner().invoke(graph, ["import", str(path), *flags, "--json"], catch_exceptions=False)
     document = json.loads(again.stdout)
-    assert {each["fate"] for each in document["versions"]} == {"known"}
+    assert {each["outcome"] for each in document["versions"]} == {"known"}
 
 
 # -- what is refused -------------------------------------------------------------------------------------------

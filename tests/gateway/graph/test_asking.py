@@ -22,7 +22,7 @@ from marway.errors import (
 from marway.resolve.resolved import Resolved
 from marway.serving import ServingSettings
 from marway.wire.headers import PRIORITY, Outcome
-from marway_gateway.graph.releases.asking import Asker
+from marway_gateway.graph.releases.asker import Asker
 from marway_gateway.graph.releases.comparing import Inputs, compared
 from marway_gateway.graph.releases.copies import GraphCopies
 from marway_gateway.predict.call import Answer, PredictCall

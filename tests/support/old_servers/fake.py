@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-from marway_archiver.adopt.comparing.asking import Server
+from marway_archiver.adopt.comparing.calling import Server
 
 __all__ = ["Asked", "Fake", "Reply", "by_body", "fakes"]
 

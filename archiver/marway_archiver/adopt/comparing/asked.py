@@ -9,7 +9,7 @@ from typing import Any
 
 from marway.errors import MarwayError
 from marway.records import Signature
-from marway_archiver.adopt.comparing.asking import Server
+from marway_archiver.adopt.comparing.calling import Server
 from marway_archiver.adopt.comparing.clients import client_lines
 from marway_archiver.adopt.comparing.comparing import Model, models_asked
 from marway_archiver.adopt.comparing.documents import lines_document, requests_document

@@ -13,7 +13,7 @@ from marway.answers.difference import difference
 from marway.answers.golden import DEFAULT_TOLERANCE, GoldenAnswer, Tolerance
 from marway.answers.pairs import compare_pair
 from marway.refs import DEFAULT_LABEL
-from marway_archiver.adopt.comparing.asking import NoAnswer, Server, compared_answer, said_id
+from marway_archiver.adopt.comparing.calling import NoAnswer, Server, compared_answer, has_id
 from marway_archiver.adopt.comparing.routes import Route
 from marway_archiver.adopt.comparing.sent import OldAnswer, OldRequest
 from marway_archiver.adopt.comparing.tally import ComparedModel, Tally
@@ -184,15 +184,15 @@ class _Run:
             return
         if self.rounds.once and self.old is not None:
             self._time(before, after)
-        given = protocol == "v2" and said_id(request.body)
-        one, other = (compared_answer(each, protocol, said_id=given) for each in (before, after))
+        given = protocol == "v2" and has_id(request.body)
+        one, other = (compared_answer(each, protocol, has_id=given) for each in (before, after))
         one, other = _kinds_alike(one, other)
         unsteady = False
         if self.old is not None and not self.rounds.once:
             try:
-                again = compared_answer(self._old(request), protocol, said_id=given)
+                again = compared_answer(self._old(request), protocol, has_id=given)
                 unsteady = (
-                    difference(compared_answer(before, protocol, said_id=given), again, self.tolerance) is not None
+                    difference(compared_answer(before, protocol, has_id=given), again, self.tolerance) is not None
                 )
             except NoAnswer:
                 unsteady = True

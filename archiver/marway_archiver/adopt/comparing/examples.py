@@ -10,7 +10,7 @@ from typing import Any, Final
 from marway.answers.difference import difference
 from marway.answers.golden import DEFAULT_TOLERANCE, ExampleInput, GoldenAnswer
 from marway.records import Signature
-from marway_archiver.adopt.comparing.asking import NoAnswer, Server, compared_answer, said_id
+from marway_archiver.adopt.comparing.calling import NoAnswer, Server, compared_answer, has_id
 from marway_archiver.adopt.comparing.rows import handler_rows, observed_signature
 from marway_archiver.adopt.comparing.sent import OldAnswer, OldRequest
 from marway_archiver.adopt.found import FoundModel
@@ -122,10 +122,10 @@ def _steady(
 ) -> GoldenAnswer | None:
     """Return what the old server answers again and again, and add it to ``answered``; None where nobody knows."""
     protocol = request.route.protocol
-    given = protocol == "v2" and said_id(request.body)
+    given = protocol == "v2" and has_id(request.body)
 
     def read(answer: OldAnswer) -> GoldenAnswer:
-        made = compared_answer(answer, protocol, said_id=given)
+        made = compared_answer(answer, protocol, has_id=given)
         if made.kind == "text" and answer.content_type is None and answer.body[:1] in (b"{", b"["):
             # TorchServe names no type of what a handler answers as JSON.
             try:

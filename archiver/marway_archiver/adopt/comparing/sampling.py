@@ -7,7 +7,7 @@ import math
 from typing import Any, Final
 
 from marway.errors import clip
-from marway_archiver.adopt.comparing.asking import NoAnswer, Server
+from marway_archiver.adopt.comparing.calling import NoAnswer, Server
 from marway_archiver.adopt.comparing.routes import default_route
 from marway_archiver.adopt.comparing.sent import OldRequest
 from marway_archiver.adopt.found import FoundModel

@@ -98,12 +98,12 @@ class Tally:
             return
         self._fields.update(name or _WHOLE for name in pair.fields)
         if len(self._examples) < _EXAMPLES_MAX:
-            told = pair.difference
+            description = pair.difference
             if pair.failed and not pair.base_failed:
-                told = f"Marway answers with status {after.status}: {after.value}"
+                description = f"Marway answers with status {after.status}: {after.value}"
             elif unsteady:
-                told = f"{told} (the old server itself answered otherwise the second time)"
-            self._examples.append(Example(where, clip(told, _LINE_MAX)))
+                description = f"{description} (the old server itself answered otherwise the second time)"
+            self._examples.append(Example(where, clip(description, _LINE_MAX)))
 
     def add_none(self, where: str, protocol: str, why: str) -> None:
         """Take in a request that one of them did not answer."""

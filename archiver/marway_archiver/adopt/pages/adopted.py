@@ -17,7 +17,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "torchserve": "a TorchServe model store",
     "triton": "a Triton model repository",
 }
-_FATES: Final[Mapping[str, str]] = {
+_OF_VERSIONS: Final[Mapping[str, str]] = {
     "published": "published",
     "known": "was there before, the same bytes",
     "refused": "**not** taken over",
@@ -75,24 +75,26 @@ def _title(document: Mapping[str, Any]) -> str:
 
 def _summary(document: Mapping[str, Any]) -> Iterator[Block]:
     models = document["models"]
-    fates = [each["fate"] for each in models]
+    outcomes = [each["outcome"] for each in models]
     counted = ", ".join(
-        f"{fates.count(fate)} {text.replace('**', '')}" for fate, text in _FATES.items() if fate in fates
+        f"{outcomes.count(outcome)} {text.replace('**', '')}"
+        for outcome, text in _OF_VERSIONS.items()
+        if outcome in outcomes
     )
     names = len({each["name"] for each in models})
-    said = [f"{names} model{'s' * (names != 1)} in {len(models)} version{'s' * (len(models) != 1)}: {counted}."]
+    sentences = [f"{names} model{'s' * (names != 1)} in {len(models)} version{'s' * (len(models) != 1)}: {counted}."]
     compared = document.get("comparison")
     if compared is not None:
         asked = sum(each["requests"] for each in compared["models"])
         equal = sum(each["equal"] for each in compared["models"])
-        said.append(f"{asked} different request{'s' * (asked != 1)} sent to both: {equal} answered the same.")
+        sentences.append(f"{asked} different request{'s' * (asked != 1)} sent to both: {equal} answered the same.")
     else:
-        said.append("No answers were compared.")
+        sentences.append("No answers were compared.")
     settings = [*document["settings"], *(one for each in models for one in each["settings"])]
     lost = sum(each["outcome"] == "none" for each in settings)
     if settings:
-        said.append(f"{len(settings)} settings read, {lost} of which Marway has nothing like.")
-    yield Text(" ".join(said))
+        sentences.append(f"{len(settings)} settings read, {lost} of which Marway has nothing like.")
+    yield Text(" ".join(sentences))
 
 
 def _models(models: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
@@ -103,17 +105,17 @@ def _models(models: Sequence[Mapping[str, Any]]) -> Iterator[Block]:
             f"`{each['version']}`",
             each["backend"],
             ", ".join(f"`{label}`" for label in each["labels"]) or "–",
-            _FATES[each["fate"]].replace("**", ""),
+            _OF_VERSIONS[each["outcome"]].replace("**", ""),
             f"`{each['sha256'][:12]}`" if each["sha256"] else "–",
         )
         for each in models
     ]
     yield Table(("model", "version", "backend", "labels", "", "sha256"), rows)
-    said = [f"`{each['name']}/{each['version']}`: {each['problem']}" for each in models if each["problem"]]
-    said += [f"`{each['name']}/{each['version']}`: {each['repacked']}" for each in models if each["repacked"]]
-    said += [f"`{each['name']}/{each['version']}`: {text}" for each in models for text in each["warnings"]]
-    if said:
-        yield Items(said)
+    sentences = [f"`{each['name']}/{each['version']}`: {each['problem']}" for each in models if each["problem"]]
+    sentences += [f"`{each['name']}/{each['version']}`: {each['repacked']}" for each in models if each["repacked"]]
+    sentences += [f"`{each['name']}/{each['version']}`: {text}" for each in models for text in each["warnings"]]
+    if sentences:
+        yield Items(sentences)
 
 
 def _comparison(compared: Mapping[str, Any] | None) -> Iterator[Block]:
@@ -128,7 +130,7 @@ def _comparison(compared: Mapping[str, Any] | None) -> Iterator[Block]:
         "and content types may not."
     )
     if compared["proofs"]:
-        yield Items([f"`{name}`: {said}" for name, said in compared["proofs"].items()])
+        yield Items([f"`{name}`: {sentences}" for name, sentences in compared["proofs"].items()])
     models = compared["models"]
     yield Table(_COUNTED, [_counts(each) for each in models])
     missing = [f"{count} for {name}, which the source does not have" for name, count in compared["not_found"].items()]
@@ -222,13 +224,15 @@ def _golden(requests: Mapping[str, Any] | None) -> Iterator[Block]:
     if requests is None:
         return
     yield Heading("Requests and golden examples")
-    said = [f"{requests['requests']} different requests; {requests['repeated']} more were the same as one of these"]
-    said += [f"left out, {count}: they {why}" for why, count in requests["left_out"].items()]
+    sentences = [
+        f"{requests['requests']} different requests; {requests['repeated']} more were the same as one of these"
+    ]
+    sentences += [f"left out, {count}: they {why}" for why, count in requests["left_out"].items()]
     if requests["not_read"]:
         names = ", ".join(f"`{name}`" for name in requests["not_read"])
-        said.append(f"fields of the file that say nothing of a request: {names}")
+        sentences.append(f"fields of the file that say nothing of a request: {names}")
     for name, golden in requests["golden"].items():
-        said.append(f"`{name}`: {golden['examples']} golden example{'s' * (golden['examples'] != 1)}")
+        sentences.append(f"`{name}`: {golden['examples']} golden example{'s' * (golden['examples'] != 1)}")
         if golden["signature"] is not None:
             sides = (
                 ", ".join(
@@ -236,9 +240,9 @@ def _golden(requests: Mapping[str, Any] | None) -> Iterator[Block]:
                 )
                 for side in ("inputs", "outputs")
             )
-            said.append(f"`{name}`: tensors as its clients know them: " + " gives ".join(sides))
-        said += [f"`{name}`: no golden example of {why}" for why in golden["left_out"]]
-    yield Items(said)
+            sentences.append(f"`{name}`: tensors as its clients know them: " + " gives ".join(sides))
+        sentences += [f"`{name}`: no golden example of {why}" for why in golden["left_out"]]
+    yield Items(sentences)
 
 
 def _shape(shape: Sequence[int]) -> str:

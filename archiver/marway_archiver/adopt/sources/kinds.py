@@ -11,9 +11,9 @@ from marway_archiver.adopt.found import Found, Kind
 from marway_archiver.adopt.sources.kube.kserve import is_kserve, read_kserve
 from marway_archiver.adopt.sources.kube.modelmesh import is_modelmesh, read_modelmesh
 from marway_archiver.adopt.sources.mlserver import is_mlserver, read_mlserver
+from marway_archiver.adopt.sources.options import Options
 from marway_archiver.adopt.sources.torchserve import is_torchserve, read_torchserve
 from marway_archiver.adopt.sources.triton import is_triton, read_triton
-from marway_archiver.adopt.sources.wish import Wish
 
 __all__ = ["KINDS", "read_source"]
 
@@ -22,7 +22,7 @@ class _Reader(NamedTuple):
     """Whether a path is of this kind, what reads it, and what one looks like."""
 
     knows: Callable[[Path], bool]
-    read: Callable[[Path, Wish], Found]
+    read: Callable[[Path, Options], Found]
     looks: str
 
 
@@ -35,7 +35,7 @@ KINDS: Final[Mapping[Kind, _Reader]] = {
 }
 
 
-def read_source(source: Path, wish: Wish, *, kind: Kind | None = None) -> Found:
+def read_source(source: Path, options: Options, *, kind: Kind | None = None) -> Found:
     """Say what a source holds; nothing of it is run or changed.
 
     Raises:
@@ -44,10 +44,10 @@ def read_source(source: Path, wish: Wish, *, kind: Kind | None = None) -> Found:
     if not source.exists():
         raise InvalidInput(f"{source} does not exist")
     if kind is not None:
-        return KINDS[kind].read(source, wish)
+        return KINDS[kind].read(source, options)
     fits: list[Kind] = [name for name, reader in KINDS.items() if reader.knows(source)]
     if len(fits) == 1:
-        return KINDS[fits[0]].read(source, wish)
+        return KINDS[fits[0]].read(source, options)
     if fits:
         raise InvalidInput(f"{source} may be {' or '.join(fits)}: say which with --kind")
     known = "; ".join(f"{name}: {reader.looks}" for name, reader in KINDS.items())

@@ -15,7 +15,7 @@ from marway.errors import InvalidInput, InvalidReference, clip
 from marway_archiver.adopt.found import Endpoint, Found, FoundModel, Outcome, Setting
 from marway_archiver.adopt.names import model_name, version_name
 from marway_archiver.adopt.sources.files import leaves, parsed_json, read_text
-from marway_archiver.adopt.sources.wish import Wish
+from marway_archiver.adopt.sources.options import Options
 from marway_archiver.bundles.open_inference import SETTINGS
 
 __all__ = ["is_mlserver", "model_at", "read_mlserver"]
@@ -58,7 +58,7 @@ def is_mlserver(source: Path) -> bool:
     return source.is_dir() and next(_settings_files(source), None) is not None
 
 
-def read_mlserver(source: Path, wish: Wish) -> Found:
+def read_mlserver(source: Path, options: Options) -> Found:
     """Read the models of a tree, as MLServer finds them when it starts.
 
     Raises:
@@ -66,25 +66,25 @@ def read_mlserver(source: Path, wish: Wish) -> Found:
     """
     notes: list[str] = []
     server = source / _SERVER_SETTINGS
-    said: Any = {}
+    declared: Any = {}
     if server.is_file():
-        said = parsed_json(read_text(server), str(server))
-        if not isinstance(said, dict):
+        declared = parsed_json(read_text(server), str(server))
+        if not isinstance(declared, dict):
             raise InvalidInput(f"{server} is no object of settings")
     else:
         notes.append(f"{source} has no {_SERVER_SETTINGS}: MLServer's own defaults hold")
-    root = _root(source, said, notes)
+    root = _root(source, declared, notes)
     files = list(_settings_files(root))
-    models = [model_at(each.parent, wish.version, files) for each in files]
+    models = [model_at(each.parent, options.version, files) for each in files]
     if not models:
         raise InvalidInput(f"{root} holds no {SETTINGS}")
-    settings = tuple(_server_settings(said))
-    return Found("mlserver", str(source), tuple(labelled(models, wish.label)), settings, tuple(notes))
+    settings = tuple(_server_settings(declared))
+    return Found("mlserver", str(source), tuple(labelled(models, options.label)), settings, tuple(notes))
 
 
-def _root(source: Path, said: Mapping[str, Any], notes: list[str]) -> Path:
+def _root(source: Path, declared: Mapping[str, Any], notes: list[str]) -> Path:
     """Return where the server looks for models, if that is within the source."""
-    named = said.get("model_repository_root")
+    named = declared.get("model_repository_root")
     if not isinstance(named, str):
         return source
     root = source / named
@@ -120,16 +120,16 @@ def model_at(
     endpoint = Endpoint("v2", name)
     try:
         file = directory / SETTINGS
-        said = parsed_json(read_text(file), str(file))
-        if not isinstance(said, dict):
+        declared = parsed_json(read_text(file), str(file))
+        if not isinstance(declared, dict):
             raise InvalidInput(f"{file} is no object of settings")
-        name = theirs or str(said.get("name") or name)
-        parameters = said.get("parameters")
+        name = theirs or str(declared.get("name") or name)
+        parameters = declared.get("parameters")
         parameters = parameters if isinstance(parameters, dict) else {}
         version = parameters.get("version")
         endpoint = Endpoint("v2", name, None if version is None else str(version))
         ours = model_name(name), unsaid if version is None else version_name(str(version))
-        added, warnings = _with_files_inside(said, parameters, directory)
+        added, warnings = _with_files_inside(declared, parameters, directory)
     except (InvalidInput, InvalidReference) as exc:
         return FoundModel(name, "?", endpoint, "open-inference", directory=directory, problem=exc.message)
     if name != ours[0]:
@@ -144,13 +144,13 @@ def model_at(
         directory=directory,
         leave_out=(*sorted(nested), _SERVER_SETTINGS),
         add_files=added,
-        settings=tuple(_model_settings(said)),
+        settings=tuple(_model_settings(declared)),
         warnings=warnings,
     )
 
 
 def _with_files_inside(
-    said: Mapping[str, Any], parameters: Mapping[str, Any], directory: Path
+    declared: Mapping[str, Any], parameters: Mapping[str, Any], directory: Path
 ) -> tuple[dict[str, bytes], tuple[str, ...]]:
     """Return the settings to put in the place of those that name an absolute path, where its file is beside them."""
     uri = parameters.get("uri")
@@ -172,7 +172,7 @@ def _with_files_inside(
         raise InvalidInput(
             f"{directory / SETTINGS} reads the model from {shown(uri)}: copy it beside that file, and name it there"
         )
-    changed = {**said, "parameters": {**parameters, "uri": f"./{near}"}}
+    changed = {**declared, "parameters": {**parameters, "uri": f"./{near}"}}
     warning = f"the settings read the model from {clip(uri, 100)}: in the bundle from ./{near}"
     return {SETTINGS: f"{json.dumps(changed, indent=2)}\n".encode()}, (warning,)
 
@@ -189,8 +189,8 @@ def labelled(models: list[FoundModel], label: str) -> Iterator[FoundModel]:
             model = each
             if each.endpoint.version is None and each.version in taken:
                 free = next(number for number in range(2, len(taken) + 3) if str(number) not in taken)
-                said = f"it has no version, and {each.version} is another's: it becomes {free}"
-                model = replace(each, version=str(free), warnings=(*each.warnings, said))
+                declared = f"it has no version, and {each.version} is another's: it becomes {free}"
+                model = replace(each, version=str(free), warnings=(*each.warnings, declared))
             if each is usable[-1]:
                 model = replace(model, labels=(label,), endpoint=replace(model.endpoint, version=None))
             yield model
@@ -208,14 +208,14 @@ def _newer(one: FoundModel, other: FoundModel) -> int:
         return (first > second) - (first < second)
 
 
-def _server_settings(said: Mapping[str, Any]) -> Iterator[Setting]:
-    for key, value in said.items():
+def _server_settings(declared: Mapping[str, Any]) -> Iterator[Setting]:
+    for key, value in declared.items():
         outcome, becomes = _SERVER.get(key, ("elsewhere", _OF_POD))
         for path, shown_value in leaves(value, key):
             yield Setting(path, shown_value, outcome, becomes)
 
 
-def _model_settings(said: Mapping[str, Any]) -> Iterator[Setting]:
-    for key, value in said.items():
+def _model_settings(declared: Mapping[str, Any]) -> Iterator[Setting]:
+    for key, value in declared.items():
         for path, shown_value in leaves(value, key):
             yield Setting(path, shown_value, *_MODEL.get(path, ("kept", _IN_BUNDLE)))

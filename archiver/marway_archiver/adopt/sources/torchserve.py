@@ -14,9 +14,9 @@ from marway.errors import InvalidArchive, InvalidInput, InvalidReference, clip
 from marway_archiver.adopt.found import Endpoint, Found, FoundModel, FoundWorkflow, Setting
 from marway_archiver.adopt.names import model_name, version_name
 from marway_archiver.adopt.sources.files import listed, parsed_json, read_bytes, within
+from marway_archiver.adopt.sources.options import Options
 from marway_archiver.adopt.sources.properties import parse_properties
 from marway_archiver.adopt.sources.torchserve_settings import model_settings, server_settings, serving_of
-from marway_archiver.adopt.sources.wish import Wish
 from marway_archiver.archives import ArchiveInfo, inspect_archive
 
 __all__ = ["is_torchserve", "read_torchserve"]
@@ -39,7 +39,7 @@ class _Wanted:
     name: str | None = None
     version: str | None = None
     default: bool | None = None
-    said: Mapping[str, Any] = field(default_factory=dict)
+    declared: Mapping[str, Any] = field(default_factory=dict)
 
 
 def is_torchserve(source: Path) -> bool:
@@ -54,7 +54,7 @@ def is_torchserve(source: Path) -> bool:
     )
 
 
-def read_torchserve(source: Path, wish: Wish) -> Found:
+def read_torchserve(source: Path, options: Options) -> Found:
     """Read what a TorchServe serves, or would serve when it starts.
 
     Raises:
@@ -62,19 +62,19 @@ def read_torchserve(source: Path, wish: Wish) -> Found:
     """
     notes: list[str] = []
     config = _config(source, notes)
-    said = {} if config is None else parse_properties(read_bytes(config), str(config))
-    _check_variables(said, config)
-    store = _store(source, config, said, wish)
+    declared = {} if config is None else parse_properties(read_bytes(config), str(config))
+    _check_variables(declared, config)
+    store = _store(source, config, declared, options)
     notes.append(f"the archives are those of {store}")
-    wanted = list(_wanted(said, store, notes))
+    wanted = list(_wanted(declared, store, notes))
     if len(wanted) > _MAX_MODELS:
         raise InvalidInput(f"{source} has more than {_MAX_MODELS} models: take it over in parts")
-    models = _models(wanted, store, said, wish)
+    models = _models(wanted, store, declared, options)
     if not models:
         raise InvalidInput(f"{source} serves no model: {store} holds no archive ({', '.join(_SUFFIXES)})")
     notes += _left(store, wanted)
-    workflows = _workflows(store, source, said)
-    return Found("torchserve", str(source), tuple(models), server_settings(said), tuple(notes), workflows)
+    workflows = _workflows(store, source, declared)
+    return Found("torchserve", str(source), tuple(models), server_settings(declared), tuple(notes), workflows)
 
 
 def _config(source: Path, notes: list[str]) -> Path | None:
@@ -106,8 +106,8 @@ def _last_snapshot(source: Path) -> Path | None:
     return None
 
 
-def _check_variables(said: Mapping[str, str], config: Path | None) -> None:
-    for key, value in said.items():
+def _check_variables(declared: Mapping[str, str], config: Path | None) -> None:
+    for key, value in declared.items():
         found = _VARIABLE.search(value)
         if found is not None:
             raise InvalidInput(
@@ -116,13 +116,13 @@ def _check_variables(said: Mapping[str, str], config: Path | None) -> None:
             )
 
 
-def _store(source: Path, config: Path | None, said: Mapping[str, str], wish: Wish) -> Path:
-    if wish.model_store is not None:
-        if not wish.model_store.is_dir():
-            raise InvalidInput(f"--model-store {wish.model_store} is no directory")
-        return wish.model_store
+def _store(source: Path, config: Path | None, declared: Mapping[str, str], options: Options) -> Path:
+    if options.model_store is not None:
+        if not options.model_store.is_dir():
+            raise InvalidInput(f"--model-store {options.model_store} is no directory")
+        return options.model_store
     root = source if source.is_dir() else source.parent
-    named = said.get("model_store")
+    named = declared.get("model_store")
     bases = [root] if config is None else [root, config.parent, config.parent.parent]
     tried = [] if named is None else [each / named for each in dict.fromkeys(bases)]
     if source.is_dir() and _archives(source):
@@ -139,23 +139,23 @@ def _archives(directory: Path) -> list[Path]:
     return listed(directory, lambda path: path.name.endswith(_SUFFIXES) or (path / MANIFEST_NAME).is_file())
 
 
-def _wanted(said: Mapping[str, str], store: Path, notes: list[str]) -> Iterator[_Wanted]:
+def _wanted(declared: Mapping[str, str], store: Path, notes: list[str]) -> Iterator[_Wanted]:
     """Yield what the server loads: what its snapshot says, else `load_models`, else all that there is."""
-    snapshot = said.get("model_snapshot")
+    snapshot = declared.get("model_snapshot")
     if snapshot is not None:
         yield from _of_snapshot(parsed_json(snapshot, "model_snapshot"))
         return
-    configured = parsed_json(said["models"], "models") if "models" in said else {}
-    loaded = said.get("load_models", "").strip()
+    configured = parsed_json(declared["models"], "models") if "models" in declared else {}
+    loaded = declared.get("load_models", "").strip()
     if loaded.lower() in ("", "standalone", "all", "none"):
         if loaded.lower() != "all":
             notes.append("no model is loaded at start: all that lie in the store are taken")
         for path in _archives(store):
-            yield _Wanted(path.name, said=configured)
+            yield _Wanted(path.name, declared=configured)
         return
     for item in filter(None, map(str.strip, loaded.split(","))):
         name, equals, file = item.partition("=")
-        yield _Wanted(file.strip(), name.strip(), said=configured) if equals else _Wanted(item, said=configured)
+        yield _Wanted(file.strip(), name.strip(), declared=configured) if equals else _Wanted(item, declared=configured)
 
 
 def _of_snapshot(snapshot: Any) -> Iterator[_Wanted]:
@@ -172,8 +172,8 @@ def _of_snapshot(snapshot: Any) -> Iterator[_Wanted]:
             yield _Wanted(each["marName"], name, version, default, {name: {version: each}})
 
 
-def _models(wanted: list[_Wanted], store: Path, said: Mapping[str, str], wish: Wish) -> list[FoundModel]:
-    found = [_model(each, store, said) for each in wanted]
+def _models(wanted: list[_Wanted], store: Path, declared: Mapping[str, str], options: Options) -> list[FoundModel]:
+    found = [_model(each, store, declared) for each in wanted]
     first: dict[str, int] = {}
     for place, model in enumerate(found):
         if model.problem is None and wanted[place].default is not False:
@@ -182,19 +182,19 @@ def _models(wanted: list[_Wanted], store: Path, said: Mapping[str, str], wish: W
     models: list[FoundModel] = []
     for place, each in enumerate(found):
         default = first.get(each.name) == place
-        labels = (wish.label,) if default else ()
+        labels = (options.label,) if default else ()
         settings = each.settings
         if each.name in several and wanted[place].default is None:
-            becomes = f"{wish.label} points at the first by name; the server's own default is not written down"
+            becomes = f"{options.label} points at the first by name; the server's own default is not written down"
             settings = (*settings, Setting("defaultVersion", "(not said)", "changed", becomes))
         endpoint = replace(each.endpoint, version=None if default else each.endpoint.version)
         models.append(replace(each, labels=labels, settings=settings, endpoint=endpoint))
     return sorted(models, key=lambda each: (each.name, each.version))
 
 
-def _model(wanted: _Wanted, store: Path, said: Mapping[str, str]) -> FoundModel:
+def _model(wanted: _Wanted, store: Path, declared: Mapping[str, str]) -> FoundModel:
     guessed = wanted.name or Path(wanted.file).name.partition(".")[0]
-    url = _address(said.get("inference_address", "http://127.0.0.1:8080"))
+    url = _address(declared.get("inference_address", "http://127.0.0.1:8080"))
     try:
         path = _file(wanted.file, store)
         info = inspect_archive(path)
@@ -205,9 +205,9 @@ def _model(wanted: _Wanted, store: Path, said: Mapping[str, str]) -> FoundModel:
     except (InvalidArchive, InvalidInput, InvalidReference) as exc:
         endpoint = Endpoint("torchserve", guessed, wanted.version, url)
         return FoundModel(guessed, wanted.version or "?", endpoint, problem=exc.message)
-    values = _said_of(wanted.said, theirs)
+    values = _declared_of(wanted.declared, theirs)
     settings = [Setting("marName", wanted.file, "kept", f"the archive of {name} {version}")]
-    settings += model_settings(values, said, info.config, wish_label_hint=wanted.default)
+    settings += model_settings(values, declared, info.config, label_hint=wanted.default)
     warnings = list(_renamed(theirs, (name, version), info))
     if wanted.version not in (None, theirs[1]):
         warnings.append(f"the snapshot calls it version {wanted.version}, the archive {theirs[1]}: the archive's holds")
@@ -216,14 +216,14 @@ def _model(wanted: _Wanted, store: Path, said: Mapping[str, str]) -> FoundModel:
         version,
         Endpoint("torchserve", theirs[0], theirs[1], url),
         archive=path,
-        serving=serving_of(values, said, info.config),
+        serving=serving_of(values, declared, info.config),
         settings=tuple(settings),
         warnings=tuple(warnings),
     )
 
 
-def _said_of(said: Mapping[str, Any], theirs: tuple[str, str]) -> dict[str, Any]:
-    versions = said.get(theirs[0], {})
+def _declared_of(declared: Mapping[str, Any], theirs: tuple[str, str]) -> dict[str, Any]:
+    versions = declared.get(theirs[0], {})
     values = versions.get(theirs[1], {}) if isinstance(versions, dict) else {}
     return values if isinstance(values, dict) else {}
 
@@ -242,9 +242,9 @@ def _renamed(theirs: tuple[str, str], ours: tuple[str, str], info: ArchiveInfo) 
     yield from info.warnings
 
 
-def _address(said: str) -> str:
+def _address(declared: str) -> str:
     """Return where a client of this machine reaches the server."""
-    return re.sub(r"//(0\.0\.0\.0|\[::\])(?=[:/]|$)", "//127.0.0.1", said.strip().rstrip("/"))
+    return re.sub(r"//(0\.0\.0\.0|\[::\])(?=[:/]|$)", "//127.0.0.1", declared.strip().rstrip("/"))
 
 
 def _left(store: Path, wanted: list[_Wanted]) -> Iterator[str]:
@@ -257,9 +257,9 @@ def _left(store: Path, wanted: list[_Wanted]) -> Iterator[str]:
             yield f"{path} is in the store and the server does not load it: `marway publish` takes it as well"
 
 
-def _workflows(store: Path, source: Path, said: Mapping[str, str]) -> tuple[FoundWorkflow, ...]:
+def _workflows(store: Path, source: Path, declared: Mapping[str, str]) -> tuple[FoundWorkflow, ...]:
     """Return the workflows of the workflow store, which is the model store where nothing else is said."""
-    named = said.get("workflow_store")
+    named = declared.get("workflow_store")
     root = source if source.is_dir() else source.parent
     place = store if named is None or not (root / named).is_dir() else root / named
     found = listed(place, lambda path: path.suffix == ".war" and path.is_file())

@@ -95,10 +95,10 @@ _WRITTEN: Final = frozenset({"version", "tsConfigFile"})
 """What TorchServe adds to a snapshot of its own accord."""
 
 
-def server_settings(said: Mapping[str, str]) -> tuple[Setting, ...]:
+def server_settings(declared: Mapping[str, str]) -> tuple[Setting, ...]:
     """Return what becomes of each setting of a server's configuration."""
     found: list[Setting] = []
-    for key, value in sorted(said.items()):
+    for key, value in sorted(declared.items()):
         if key in _WRITTEN:
             continue
         unknown: tuple[Outcome, str] = ("none", "TorchServe 0.12 has no such setting, and passes over it as well")
@@ -109,14 +109,14 @@ def server_settings(said: Mapping[str, str]) -> tuple[Setting, ...]:
 
 
 def model_settings(
-    values: Mapping[str, Any], said: Mapping[str, str], config: ModelConfig | None, *, wish_label_hint: bool | None
+    values: Mapping[str, Any], declared: Mapping[str, str], config: ModelConfig | None, *, label_hint: bool | None
 ) -> Iterator[Setting]:
     """Yield what becomes of each setting of one model."""
-    serving = serving_of(values, said, config)
+    serving = serving_of(values, declared, config)
     for key, value in values.items():
         if key == "marName":
             continue
-        yield Setting(key, clip(str(value), 100), *_of_model(key, value, serving, config, default=wish_label_hint))
+        yield Setting(key, clip(str(value), 100), *_of_model(key, value, serving, config, default=label_hint))
 
 
 def _of_model(
@@ -157,10 +157,10 @@ def _of_model(
             return "none", "TorchServe 0.12 has no such setting of a model, and passes over it as well"
 
 
-def serving_of(values: Mapping[str, Any], said: Mapping[str, str], config: ModelConfig | None) -> ServingSettings:
+def serving_of(values: Mapping[str, Any], declared: Mapping[str, str], config: ModelConfig | None) -> ServingSettings:
     """Return the serving settings that stand for what is said of a model; what the archive itself says goes before."""
     own = config or ModelConfig()
-    workers = _number(said.get("default_workers_per_model"))
+    workers = _number(declared.get("default_workers_per_model"))
     low = own.min_workers or _first(_number(values.get("minWorkers")), workers)
     high = own.max_workers or _first(_number(values.get("maxWorkers")), workers)
     given: dict[str, Any] = {}
@@ -175,7 +175,7 @@ def serving_of(values: Mapping[str, Any], said: Mapping[str, str], config: Model
         ("predict_timeout_s", "responseTimeout", "default_response_timeout"),
         ("load_timeout_s", "startupTimeout", "default_startup_timeout"),
     ):
-        seconds = _first(_number(values.get(key)), _number(said.get(default)))
+        seconds = _first(_number(values.get(key)), _number(declared.get(default)))
         if config is not None:
             seconds = own.response_timeout_s if key == "responseTimeout" else own.startup_timeout_s
         if seconds:

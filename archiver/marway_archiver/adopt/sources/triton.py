@@ -11,7 +11,7 @@ from marway_archiver.adopt.found import Endpoint, Found, FoundModel, Outcome, Se
 from marway_archiver.adopt.names import model_name
 from marway_archiver.adopt.sources.files import listed, read_text
 from marway_archiver.adopt.sources.layouts import numbered
-from marway_archiver.adopt.sources.wish import Wish
+from marway_archiver.adopt.sources.options import Options
 from marway_archiver.bundles.open_inference import CONFIG
 from marway_archiver.bundles.text_format import Message, parse_text_format
 
@@ -42,7 +42,7 @@ def _is_model(directory: Path) -> bool:
     )
 
 
-def read_triton(source: Path, wish: Wish) -> Found:
+def read_triton(source: Path, options: Options) -> Found:
     """Read the models of a repository, each in the versions that its policy serves.
 
     Raises:
@@ -55,7 +55,7 @@ def read_triton(source: Path, wish: Wish) -> Found:
         if not _is_model(directory):
             notes.append(f"{directory} is not looked at: it has neither {CONFIG} nor a version with a model's file")
             continue
-        models += model_versions(directory, directory.resolve().name, wish.label, notes)
+        models += model_versions(directory, directory.resolve().name, options.label, notes)
     if not models:
         raise InvalidInput(f"{source} holds no model of Triton: a directory with {CONFIG} and version directories")
     return Found("triton", str(source), tuple(models), (), tuple(notes))

@@ -15,20 +15,20 @@ from marway.environments.requirements import PROVIDED, parse_requirements
 from marway_archiver.publishing.locking.uv import resolve, uv_environment
 from marway_archiver.publishing.locking.wheels import best, fetch
 
-__all__ = ["LockWish", "Locked", "lock_requirements"]
+__all__ = ["LockOptions", "Locked", "lock_requirements"]
 
 _REQUIREMENTS_MAX = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class LockWish:
+class LockOptions:
     """Whether requirements are locked, and what for; none named means for this Python."""
 
     lock: bool = True
     targets: tuple[Target, ...] = ()
 
     @classmethod
-    def of(cls, lock: bool, targets: Sequence[str]) -> LockWish:
+    def of(cls, lock: bool, targets: Sequence[str]) -> LockOptions:
         """Return the wish that arguments express.
 
         Raises:
@@ -46,7 +46,7 @@ class Locked:
 
 
 def lock_requirements(
-    archive: Path, requirements_file: str, directory: Path, wish: LockWish, *, stored: Callable[[str], int | None]
+    archive: Path, requirements_file: str, directory: Path, wish: LockOptions, *, stored: Callable[[str], int | None]
 ) -> Locked:
     """Lock the requirements of an archive. What every pod has already (torch, torchserve) needs no lock.
 

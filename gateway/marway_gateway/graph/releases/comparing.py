@@ -16,7 +16,7 @@ from marway.refs import new_ulid
 from marway.resolve.resolved import Resolved
 from marway.wire.comparison import Comparison
 from marway_gateway.admin.graph_versions import GATEWAY
-from marway_gateway.graph.releases.asking import Asked, Asker
+from marway_gateway.graph.releases.asker import Asked, Asker
 
 __all__ = ["Inputs", "compared"]
 

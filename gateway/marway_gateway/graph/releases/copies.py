@@ -10,7 +10,7 @@ from marway.errors import DeadlineExceeded, InvalidInput, MarwayError, ModelErro
 from marway.resolve.resolved import Resolved
 from marway.wire.headers import PRIORITY
 from marway.wire.request import read_ids
-from marway_gateway.graph.releases.asking import Asks
+from marway_gateway.graph.releases.asker import Asks
 from marway_gateway.http.body import RequestBody
 from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.predict.call import PredictCall

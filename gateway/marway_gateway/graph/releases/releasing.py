@@ -29,7 +29,7 @@ from marway.resolve.resolved import Resolved
 from marway.wire.comparison import Comparison
 from marway.wire.pods import LoadReport, ModelStatus
 from marway_gateway.admin.graph_versions import GATEWAY, Part
-from marway_gateway.graph.releases.asking import Asker, Asks
+from marway_gateway.graph.releases.asker import Asker, Asks
 from marway_gateway.graph.releases.comparing import Inputs, compared
 from marway_gateway.graph.releases.parts import Parts
 from marway_gateway.graph.tables.tables import Tables

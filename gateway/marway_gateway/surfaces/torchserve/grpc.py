@@ -127,11 +127,11 @@ async def _predict(call: GrpcCall, request: inference_pb2.PredictionsRequest) ->
         body, content_type = value, "application/octet-stream"
     else:
         body, content_type = encode_fields(inputs)
-    said = {name: call.info.metadata[name] for name in _SEQUENCE if name in call.info.metadata}
+    sequence = {name: call.info.metadata[name] for name in _SEQUENCE if name in call.info.metadata}
     if request.sequence_id:
-        said[SEQUENCE_ID] = request.sequence_id
+        sequence[SEQUENCE_ID] = request.sequence_id
     model = request.model_name, request.model_version or None
-    return await call.predict(*model, body, content_type=content_type, more_headers=said)
+    return await call.predict(*model, body, content_type=content_type, more_headers=sequence)
 
 
 def _details(error: MarwayError) -> str:

@@ -15,7 +15,7 @@ from marway_archiver.adopt.found import Found, FoundModel
 from marway_archiver.adopt.sources.kinds import read_source
 from marway_archiver.adopt.sources.kube.objects import group_objects
 from marway_archiver.adopt.sources.kube.storage import account_keys, storage_config
-from marway_archiver.adopt.sources.wish import Wish
+from marway_archiver.adopt.sources.options import Options
 
 Mar = Callable[..., Path]
 TORCHSERVE = """\
@@ -79,11 +79,11 @@ def kserve_store(directory: Path, mar: Mar) -> None:
     )
 
 
-def read(tmp_path: Path, wish: Wish, yaml: str, **places: Path) -> Found:
+def read(tmp_path: Path, options: Options, yaml: str, **places: Path) -> Found:
     file = tmp_path / "services.yaml"
     file.write_text(yaml)
     storage = {f"{scheme}://{'models' if scheme == 's3' else 'claim'}": path for scheme, path in places.items()}
-    return read_source(file, replace(wish, storage=storage))
+    return read_source(file, replace(options, storage=storage))
 
 
 def predictor(name: str, kind: str, path: str) -> str:
@@ -94,10 +94,10 @@ def outcomes(model: FoundModel) -> dict[str, str]:
     return {each.name: each.outcome for each in model.settings}
 
 
-def test_a_torchserve_service_gives_the_models_of_its_store(tmp_path: Path, mar: Mar, wish: Wish) -> None:
+def test_a_torchserve_service_gives_the_models_of_its_store(tmp_path: Path, mar: Mar, options: Options) -> None:
     """Archives, workers and labels are those of its configuration; replicas, time-out, logger and batcher its own."""
     kserve_store(tmp_path / "one", mar)
-    found = read(tmp_path, wish, service(), pvc=tmp_path)
+    found = read(tmp_path, options, service(), pvc=tmp_path)
     (model,) = found.models
     assert (found.kind, model.reference, model.labels, model.problem) == ("kserve", "mnist/1.0", ("PROD",), None)
     assert model.serving.model_dump(exclude_unset=True) == {
@@ -116,17 +116,17 @@ def test_a_torchserve_service_gives_the_models_of_its_store(tmp_path: Path, mar:
     assert {each.name for each in found.settings} == {"inference_address", "model_store", "model_snapshot"}
 
 
-def test_a_canary_gets_a_label_of_its_own(tmp_path: Path, mar: Mar, wish: Wish) -> None:
+def test_a_canary_gets_a_label_of_its_own(tmp_path: Path, mar: Mar, options: Options) -> None:
     """Of two revisions the first keeps the label; the second gets CANARY, and a version of its own."""
     kserve_store(tmp_path / "one", mar)
     kserve_store(tmp_path / "two", mar)
     yaml = f"{service()}---\n{service('canaryTrafficPercent: 20', 'two', 'v2')}"
-    first, second = read(tmp_path, wish, yaml, pvc=tmp_path).models
+    first, second = read(tmp_path, options, yaml, pvc=tmp_path).models
     assert (first.reference, first.labels) == ("mnist/1.0", ("PROD",))
     assert (second.reference, second.labels, second.endpoint.protocol) == ("mnist/1.0-r2", ("CANARY",), "v2")
     canary = next(each for each in second.settings if each.name.endswith("canaryTrafficPercent"))
     assert "`marway rollout start mnist 1.0" in canary.becomes
-    (alone,) = read(tmp_path, wish, service("canaryTrafficPercent: 20"), pvc=tmp_path).models
+    (alone,) = read(tmp_path, options, service("canaryTrafficPercent: 20"), pvc=tmp_path).models
     assert any("80 of 100 requests went to the revision before" in each for each in alone.warnings)
 
 
@@ -140,7 +140,7 @@ def test_a_canary_gets_a_label_of_its_own(tmp_path: Path, mar: Mar, wish: Wish) 
     ],
 )
 def test_files_without_settings_get_mlservers(
-    tmp_path: Path, wish: Wish, model: str, implementation: str, *, warned: bool
+    tmp_path: Path, options: Options, model: str, implementation: str, *, warned: bool
 ) -> None:
     """A model of files alone becomes a bundle for MLServer, with the runtime that KServe would choose."""
     (tmp_path / "files").mkdir()
@@ -151,7 +151,7 @@ def test_files_without_settings_get_mlservers(
         "apiVersion: serving.kserve.io/v1beta1\nkind: InferenceService\nmetadata: {name: iris}\n"
         f"spec: {{predictor: {{model: {{{model}, storageUri: 'file://{tmp_path}/files'}}}}}}\n"
     )
-    found = read(tmp_path, wish, yaml)
+    found = read(tmp_path, options, yaml)
     (service,) = found.models
     assert (service.problem, service.reference, service.backend) == (None, "iris/1", "open-inference")
     assert json.loads(service.add_files["model-settings.json"]) == {
@@ -161,7 +161,7 @@ def test_files_without_settings_get_mlservers(
     assert "ServingRuntime ours spec.containers[kserve-container].image" in {each.name for each in found.settings}
 
 
-def test_servers_of_other_layouts_are_told_by_their_format(tmp_path: Path, wish: Wish) -> None:
+def test_servers_of_other_layouts_are_told_by_their_format(tmp_path: Path, options: Options) -> None:
     """TensorFlow's highest version, OpenVINO's directory and a repository of Triton's each keep their layout."""
     for path in ("flowers/1", "flowers/2", "ov/1", "repo/resnet/1"):
         (tmp_path / path).mkdir(parents=True)
@@ -175,7 +175,7 @@ def test_servers_of_other_layouts_are_told_by_their_format(tmp_path: Path, wish:
             ("o", "onnx", "repo/no"),
         )
     )
-    found = read(tmp_path, wish, yaml)
+    found = read(tmp_path, options, yaml)
     flowers, resnet, gone = found.models
     assert (flowers.reference, flowers.backend, flowers.leave_out) == ("flowers/2", "tensorflow-serving", ("1",))
     assert (resnet.reference, resnet.endpoint.protocol) == ("resnet/1", "v2")
@@ -198,7 +198,9 @@ def test_servers_of_other_layouts_are_told_by_their_format(tmp_path: Path, wish:
         ("{}", "has no predictor that is known"),
     ],
 )
-def test_services_that_cannot_be_taken_say_why(tmp_path: Path, wish: Wish, predictor_yaml: str, words: str) -> None:
+def test_services_that_cannot_be_taken_say_why(
+    tmp_path: Path, options: Options, predictor_yaml: str, words: str
+) -> None:
     """One sentence says why a service is not taken over, and what to do; its settings are told all the same."""
     predictor_yaml = predictor_yaml if predictor_yaml == "{}" else f"{{{predictor_yaml}}}"
     yaml = (
@@ -206,7 +208,7 @@ def test_services_that_cannot_be_taken_say_why(tmp_path: Path, wish: Wish, predi
         f"spec: {{predictor: {predictor_yaml}}}\n"
     )
     (tmp_path / "claim").mkdir()
-    (model,) = read(tmp_path, wish, yaml, pvc=tmp_path / "claim").models
+    (model,) = read(tmp_path, options, yaml, pvc=tmp_path / "claim").models
     assert words in (model.problem or "")
     assert model.settings
 
@@ -229,29 +231,29 @@ def test_services_that_cannot_be_taken_say_why(tmp_path: Path, wish: Wish, predi
         ("apiVersion: serving.kserve.io/v1beta1\nkind: TrainedModel\nmetadata: {name: a}\n", "no source that is known"),
     ],
 )
-def test_hostile_yaml_is_refused(tmp_path: Path, wish: Wish, yaml: str, words: str) -> None:
+def test_hostile_yaml_is_refused(tmp_path: Path, options: Options, yaml: str, words: str) -> None:
     """Tags, bombs, loops, depth, doubled keys and size are refused before anything is made of them."""
     file = tmp_path / "x.yaml"
     file.write_text(yaml)
     with pytest.raises(InvalidInput) as caught:
-        read_source(file, wish)
+        read_source(file, options)
     assert words in caught.value.message
 
 
-def test_a_claim_of_this_machine_is_followed_below_the_yaml_alone(tmp_path: Path, mar: Mar, wish: Wish) -> None:
+def test_a_claim_of_this_machine_is_followed_below_the_yaml_alone(tmp_path: Path, mar: Mar, options: Options) -> None:
     """A volume whose object names a directory beside the YAML is read there; one elsewhere has to be said."""
     kserve_store(tmp_path / "one", mar)
     volume = (
         "---\napiVersion: v1\nkind: PersistentVolume\nmetadata: {name: v}\nspec: {hostPath: {path: 'PATH'}}\n"
         "---\napiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: claim}\nspec: {volumeName: v}\n"
     )
-    (model,) = read(tmp_path, wish, service() + volume.replace("PATH", str(tmp_path))).models
+    (model,) = read(tmp_path, options, service() + volume.replace("PATH", str(tmp_path))).models
     assert model.problem is None
-    (model,) = read(tmp_path, wish, service() + volume.replace("PATH", "/")).models
+    (model,) = read(tmp_path, options, service() + volume.replace("PATH", "/")).models
     assert "--storage pvc://claim=DIR" in (model.problem or "")
 
 
-def test_a_list_of_kubectl_is_read_as_its_items(tmp_path: Path, mar: Mar, wish: Wish) -> None:
+def test_a_list_of_kubectl_is_read_as_its_items(tmp_path: Path, mar: Mar, options: Options) -> None:
     """`kubectl get -o json` gives one List, whose items are read; other files of a directory do not matter."""
     import yaml
 
@@ -259,16 +261,16 @@ def test_a_list_of_kubectl_is_read_as_its_items(tmp_path: Path, mar: Mar, wish: 
     item = yaml.safe_load(service().replace("2024-05-01T10:00:00Z", "'2024-05-01T10:00:00Z'"))
     file = tmp_path / "all.json"
     file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [item]}))
-    found = read_source(file, replace(wish, storage={"pvc://claim": tmp_path}))
+    found = read_source(file, replace(options, storage={"pvc://claim": tmp_path}))
     assert [each.reference for each in found.models] == ["mnist/1.0"]
     file.rename(tmp_path / "one" / "all.json")
     (tmp_path / "one" / "vocabulary.json").write_text("{" + " " * 1024 * 1024 + "}")
     (tmp_path / "one" / "values.yaml").write_text("image: !tag x\n")
-    found = read_source(tmp_path / "one", replace(wish, storage={"pvc://claim": tmp_path}), kind="kserve")
+    found = read_source(tmp_path / "one", replace(options, storage={"pvc://claim": tmp_path}), kind="kserve")
     assert [each.reference for each in found.models] == ["mnist/1.0"]
 
 
-def test_predictors_are_laid_out_as_modelmesh_does(tmp_path: Path, mar: Mar, wish: Wish) -> None:
+def test_predictors_are_laid_out_as_modelmesh_does(tmp_path: Path, mar: Mar, options: Options) -> None:
     """Files become Triton's version 1 or MLServer's model, each with a configuration; own layouts stay."""
     store = tmp_path / "store"
     mar(store / "mar", "mnist")
@@ -291,7 +293,7 @@ def test_predictors_are_laid_out_as_modelmesh_does(tmp_path: Path, mar: Mar, wis
         ("keras", "keras", "keras/model.h5"), ("odd", "mllib", "svm"), ("gone", "onnx", "onnx/none.onnx"),
     )  # fmt: skip
     yaml = "---\n".join([with_schema, *(predictor(*each) for each in others)])
-    found = read(tmp_path, wish, yaml, s3=store)
+    found = read(tmp_path, options, yaml, s3=store)
     models = {each.name: each for each in found.models}
     assert found.kind == "modelmesh"
     onnx = models["mnist-onnx"]
@@ -318,7 +320,7 @@ def test_predictors_are_laid_out_as_modelmesh_does(tmp_path: Path, mar: Mar, wis
     assert {each.endpoint.protocol for each in found.models} == {"v2"}
 
 
-def test_services_in_modelmeshs_mode_are_its_own(tmp_path: Path, mar: Mar, wish: Wish) -> None:
+def test_services_in_modelmeshs_mode_are_its_own(tmp_path: Path, mar: Mar, options: Options) -> None:
     """An `InferenceService` with its annotation is ModelMesh's, with `storage` or with `storageUri`."""
     mar(tmp_path / "mar", "mnist")
     head = (
@@ -331,7 +333,7 @@ def test_services_in_modelmeshs_mode_are_its_own(tmp_path: Path, mar: Mar, wish:
         f"{head.replace('NAME', name)}spec: {{predictor: {{model: {{modelFormat: {{name: pytorch-mar}}, {said}}}}}}}\n"
         for name, said in (("one", storage), ("two", uri))
     )
-    found = read(tmp_path, wish, yaml, s3=tmp_path)
+    found = read(tmp_path, options, yaml, s3=tmp_path)
     assert [(each.reference, each.problem) for each in found.models] == [("one/1.0", None), ("two/1.0", None)]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from marway_archiver.adopt.sources.kinds import read_source
-from marway_archiver.adopt.sources.wish import Wish
+from marway_archiver.adopt.sources.options import Options
 from support.seaweed import S3Server
 
 Mar = Callable[..., Path]
@@ -17,7 +17,7 @@ Mar = Callable[..., Path]
 
 @pytest.mark.extended  # starts an S3 server; where keys come from, and what is refused, test_adopt_kube.py shows
 def test_files_are_fetched_with_the_keys_of_the_source(
-    tmp_path: Path, mar: Mar, wish: Wish, s3_server: S3Server
+    tmp_path: Path, mar: Mar, options: Options, s3_server: S3Server
 ) -> None:
     """KServe's account and ModelMesh's Secret each reach a real S3, without a variable of the machine's own."""
     client = s3_server.client()
@@ -82,11 +82,11 @@ spec:
     pytorch: {{storageUri: "s3://{s3_server.bucket}/kserve/one"}}
 """
     )
-    digits, gone = read_source(tmp_path / "yaml" / "mesh.yaml", wish).models
+    digits, gone = read_source(tmp_path / "yaml" / "mesh.yaml", options).models
     assert (digits.reference, digits.problem) == ("digits/1.0", None)
     assert digits.archive is not None
     assert digits.archive.read_bytes() == archive.read_bytes()
     assert "no object begins like that" in (gone.problem or "")
-    (mnist,) = read_source(tmp_path / "yaml" / "kserve.yaml", wish).models
+    (mnist,) = read_source(tmp_path / "yaml" / "kserve.yaml", options).models
     assert (mnist.reference, mnist.problem) == ("mnist/1.0", None)
-    assert not (wish.scratch / "s3" / s3_server.bucket / "kserve" / "one-more").exists()
+    assert not (options.scratch / "s3" / s3_server.bucket / "kserve" / "one-more").exists()

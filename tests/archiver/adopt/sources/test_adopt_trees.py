@@ -9,7 +9,7 @@ import pytest
 
 from marway.errors import InvalidInput
 from marway_archiver.adopt.sources.kinds import read_source
-from marway_archiver.adopt.sources.wish import Wish
+from marway_archiver.adopt.sources.options import Options
 
 CONFIG = """
 name: "resnet"
@@ -48,9 +48,11 @@ def mlserver(directory: Path, **settings: object) -> Path:
         ("version_policy { specific { versions: [1, 2] } }", ["1", "2"]),
     ],
 )
-def test_triton_serves_the_versions_of_its_policy(tmp_path: Path, wish: Wish, policy: str, served: list[str]) -> None:
+def test_triton_serves_the_versions_of_its_policy(
+    tmp_path: Path, options: Options, policy: str, served: list[str]
+) -> None:
     """Each version that is served is one here, by number, the label at the highest; other directories stay away."""
-    found = read_source(triton(tmp_path, "resnet", "1", "2", "10", policy=policy), wish)
+    found = read_source(triton(tmp_path, "resnet", "1", "2", "10", policy=policy), options)
     assert found.kind == "triton"
     assert [each.version for each in found.models] == served
     assert [each.labels for each in found.models] == [()] * (len(served) - 1) + [("PROD",)]
@@ -64,7 +66,7 @@ def test_triton_serves_the_versions_of_its_policy(tmp_path: Path, wish: Wish, po
     assert any("are not taken" in note for note in found.notes) == bool(unserved)
 
 
-def test_what_triton_could_not_load_is_each_models_problem(tmp_path: Path, wish: Wish) -> None:
+def test_what_triton_could_not_load_is_each_models_problem(tmp_path: Path, options: Options) -> None:
     """Ensembles, configurations that are none, and versions that are missing are told of by name."""
     triton(tmp_path, "plain", "1", config="")
     triton(tmp_path, "together", "1", config='ensemble_scheduling { step [{ model_name: "plain" }] }')
@@ -72,7 +74,7 @@ def test_what_triton_could_not_load_is_each_models_problem(tmp_path: Path, wish:
     triton(tmp_path, "empty", config='name: "empty"')
     triton(tmp_path, "gone", "1", policy="version_policy { specific { versions: [1, 7] } }")
     (tmp_path / "docs").mkdir()
-    found = read_source(tmp_path, wish)
+    found = read_source(tmp_path, options)
     problems = {(each.name, each.version): each.problem for each in found.models}
     assert problems["plain", "1"] is None
     assert "make it a graph" in (problems["together", "1"] or "")
@@ -82,7 +84,7 @@ def test_what_triton_could_not_load_is_each_models_problem(tmp_path: Path, wish:
     assert any("docs is not looked at" in note for note in found.notes)
 
 
-def test_mlservers_default_is_its_newest(tmp_path: Path, wish: Wish) -> None:
+def test_mlservers_default_is_its_newest(tmp_path: Path, options: Options) -> None:
     """Versions of one name are ordered as MLServer orders them: by number, and one without a version is newest."""
     implementation = "mlserver_sklearn.SKLearnModel"
     for version in ("2", "10"):
@@ -91,7 +93,7 @@ def test_mlservers_default_is_its_newest(tmp_path: Path, wish: Wish) -> None:
     (tmp_path / "settings.json").write_text(
         json.dumps({"http_port": 8080, "parallel_workers": 2, "kafka_enabled": True, "cors_settings": {"max_age": 5}})
     )
-    found = read_source(tmp_path, wish)
+    found = read_source(tmp_path, options)
     assert found.kind == "mlserver"
     assert [(each.reference, each.labels) for each in found.models] == [
         ("free/1", ("PROD",)), ("iris/2", ()), ("iris/10", ("PROD",)),
@@ -103,20 +105,20 @@ def test_mlservers_default_is_its_newest(tmp_path: Path, wish: Wish) -> None:
     }  # fmt: skip
 
 
-def test_an_unversioned_model_beside_version_1_gets_a_free_one(tmp_path: Path, wish: Wish) -> None:
+def test_an_unversioned_model_beside_version_1_gets_a_free_one(tmp_path: Path, options: Options) -> None:
     """A model without a version keeps its name and gets a version that no other has."""
     mlserver(tmp_path / "a", name="iris", implementation="a.B", parameters={"version": "1"})
     mlserver(tmp_path / "b", name="iris", implementation="a.B")
-    found = read_source(tmp_path, wish)
+    found = read_source(tmp_path, options)
     assert [(each.version, each.labels) for each in found.models] == [("1", ()), ("2", ("PROD",))]
     assert "it becomes 2" in found.models[1].warnings[0]
 
 
-def test_models_below_models_stay_apart(tmp_path: Path, wish: Wish) -> None:
+def test_models_below_models_stay_apart(tmp_path: Path, options: Options) -> None:
     """A directory with models below it gives a bundle of its own files alone, without the server's settings."""
     mlserver(tmp_path, name="outer", implementation="a.B")
     mlserver(tmp_path / "inner", name="inner", implementation="a.B")
-    found = {each.name: each for each in read_source(tmp_path, wish).models}
+    found = {each.name: each for each in read_source(tmp_path, options).models}
     assert found["outer"].leave_out == ("inner", "settings.json")
 
 
@@ -130,11 +132,11 @@ def test_models_below_models_stay_apart(tmp_path: Path, wish: Wish) -> None:
     ],
 )
 def test_absolute_paths_of_mlserver_are_brought_beside_it(
-    tmp_path: Path, wish: Wish, uri: str, near: str | None
+    tmp_path: Path, options: Options, uri: str, near: str | None
 ) -> None:
     """A path of the old machine is written anew where its file is there; others stay as they are."""
     mlserver(tmp_path / "iris", implementation="a.B", parameters={"uri": uri})
-    (model,) = read_source(tmp_path, wish).models
+    (model,) = read_source(tmp_path, options).models
     written = {name: json.loads(data) for name, data in model.add_files.items()}
     assert [each["parameters"]["uri"] for each in written.values()] == ([] if near is None else [near])
 
@@ -152,33 +154,33 @@ def test_absolute_paths_of_mlserver_are_brought_beside_it(
     ],
 )
 def test_settings_that_cannot_be_followed_are_one_models_problem(
-    tmp_path: Path, wish: Wish, settings: str, words: str
+    tmp_path: Path, options: Options, settings: str, words: str
 ) -> None:
     """What is wrong with one model's settings is said of that model."""
     mlserver(tmp_path / "good", implementation="a.B")
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "model-settings.json").write_text(settings)
-    found = read_source(tmp_path, wish)
+    found = read_source(tmp_path, options)
     problems = [each.problem for each in found.models if each.problem is not None]
     assert len(problems) == 1
     assert words in problems[0]
 
 
-def test_a_path_that_is_no_source_says_what_sources_are(tmp_path: Path, wish: Wish) -> None:
+def test_a_path_that_is_no_source_says_what_sources_are(tmp_path: Path, options: Options) -> None:
     """An empty directory, a file of another kind and nothing at all are refused with what would be taken."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.txt").write_text("hello")
     for path in (tmp_path / "empty", tmp_path / "file.txt"):
         with pytest.raises(InvalidInput, match=r"no source that is known\. kserve: YAML"):
-            read_source(path, wish)
+            read_source(path, options)
     with pytest.raises(InvalidInput, match="does not exist"):
-        read_source(tmp_path / "gone", wish)
+        read_source(tmp_path / "gone", options)
 
 
-def test_a_path_of_two_kinds_has_to_be_told(tmp_path: Path, wish: Wish) -> None:
+def test_a_path_of_two_kinds_has_to_be_told(tmp_path: Path, options: Options) -> None:
     """Where a directory may be of two platforms, `--kind` says which."""
     triton(tmp_path, "resnet", "1")
     mlserver(tmp_path / "iris", implementation="a.B")
     with pytest.raises(InvalidInput, match="mlserver or triton: say which with --kind"):
-        read_source(tmp_path, wish)
-    assert read_source(tmp_path, wish, kind="triton").models[0].name == "resnet"
+        read_source(tmp_path, options)
+    assert read_source(tmp_path, options, kind="triton").models[0].name == "resnet"

@@ -32,9 +32,9 @@ from marway_archiver.adopt.sources.kube.settings import pods_words, serving_of, 
 from marway_archiver.adopt.sources.kube.storage import Storage, volumes_of
 from marway_archiver.adopt.sources.layouts import IMPLEMENTATIONS, model_settings, numbered, of_path
 from marway_archiver.adopt.sources.mlserver import model_at
+from marway_archiver.adopt.sources.options import Options
 from marway_archiver.adopt.sources.torchserve import read_torchserve
 from marway_archiver.adopt.sources.triton import is_triton, read_triton
-from marway_archiver.adopt.sources.wish import Wish
 from marway_archiver.bundles.open_inference import SETTINGS
 
 __all__ = ["CANARY", "is_kserve", "read_kserve"]
@@ -48,7 +48,7 @@ def is_kserve(source: Path) -> bool:
     return of_group(source) and any(map(is_service, group_objects(source)))
 
 
-def read_kserve(source: Path, wish: Wish) -> Found:
+def read_kserve(source: Path, options: Options) -> Found:
     """Read the services of a file or a directory of YAML files, and the files that they name.
 
     Raises:
@@ -59,14 +59,14 @@ def read_kserve(source: Path, wish: Wish) -> Found:
     if not services:
         raise InvalidInput(f"{source} holds no InferenceService of KServe")
     runtimes = {each.name: each for each in objects if each.kind in RUNTIMES}
-    storage = Storage(wish, root, volumes_of(objects, root))
-    reading = _Reading(wish, objects, runtimes, storage, not_looked_at(objects, is_service))
+    storage = Storage(options, root, volumes_of(objects, root))
+    reading = _Reading(options, objects, runtimes, storage, not_looked_at(objects, is_service))
     seen: dict[str, int] = {}
     models: list[FoundModel] = []
     for thing in services:
         revision = seen[thing.name] = seen.get(thing.name, 0) + 1
         for model in reading.models(thing, revision):
-            models += reading.told_apart(model, revision, models)
+            models += reading.distinguished(model, revision, models)
     for runtime in runtimes.values():
         reading.settings.extend(settings_of(runtime, {"name": "a runtime of KServe's"}, named=True))
     return Found(
@@ -78,7 +78,7 @@ def read_kserve(source: Path, wish: Wish) -> Found:
 class _Reading:
     """One source as it is read: what is in it, and what it has come to so far."""
 
-    wish: Wish
+    options: Options
     objects: Sequence[KubeObject]
     runtimes: Mapping[str, KubeObject]
     storage: Storage
@@ -100,37 +100,37 @@ class _Reading:
             yield FoundModel(thing.name, "?", endpoint, settings=settings, problem=exc.message)
             return
         for model in found:
-            yield _with_service(model, service, self.wish)
+            yield _with_service(model, service, self.options)
 
     def _found(self, service: Service, server: Server, path: Path, endpoint: Endpoint) -> Iterator[FoundModel]:
-        name, version, label = model_name(service.thing.name), self.wish.version, self.wish.label
+        name, version, label = model_name(service.thing.name), self.options.version, self.options.label
         if server == "torchserve":
             yield from self._torchserve(path, endpoint)
         elif server == "triton":
             if not (path.is_dir() and is_triton(path)):
                 raise InvalidInput(f"{path} is no model repository of Triton, with a directory for each model")
-            repository = read_triton(path, self.wish)
+            repository = read_triton(path, self.options)
             self.notes.extend(repository.notes)
             for model in repository.models:
                 yield replace(model, endpoint=replace(model.endpoint, url=endpoint.url, host=endpoint.host))
         elif server == "tensorflow":
-            yield _tensorflow(name, version, path, endpoint, self.wish)
+            yield _tensorflow(name, version, path, endpoint, self.options)
         elif server == "openvino":
             yield FoundModel(name, version, endpoint, "open-inference", directory=_directory(path), labels=(label,))
         else:
-            yield _mlserver(service, server, name, version, path, endpoint, self.wish)
+            yield _mlserver(service, server, name, version, path, endpoint, self.options)
 
     def _torchserve(self, path: Path, endpoint: Endpoint) -> Iterator[FoundModel]:
         if path.is_file():
             raise InvalidInput(f"{path} is a file: KServe's TorchServe reads a directory with config/ and model-store/")
-        found = read_torchserve(path, replace(self.wish, model_store=_store_of(path)))
+        found = read_torchserve(path, replace(self.options, model_store=_store_of(path)))
         self.notes.extend(found.notes)
         self.settings.extend(found.settings)
         self.workflows.extend(found.workflows)
         for model in found.models:
             yield replace(model, endpoint=replace(endpoint, model=model.endpoint.model, version=model.endpoint.version))
 
-    def told_apart(self, model: FoundModel, revision: int, before: Sequence[FoundModel]) -> Iterator[FoundModel]:
+    def distinguished(self, model: FoundModel, revision: int, before: Sequence[FoundModel]) -> Iterator[FoundModel]:
         """Yield a model once, and under a version of its own where another service has another one of its name."""
         if model.problem is not None:
             yield model
@@ -158,7 +158,7 @@ def _directory(path: Path) -> Path:
     return path
 
 
-def _tensorflow(name: str, version: str, path: Path, endpoint: Endpoint, wish: Wish) -> FoundModel:
+def _tensorflow(name: str, version: str, path: Path, endpoint: Endpoint, options: Options) -> FoundModel:
     versions = numbered(_directory(path))
     leave_out = tuple(each.name for each in versions[:-1])
     warnings = (
@@ -168,16 +168,16 @@ def _tensorflow(name: str, version: str, path: Path, endpoint: Endpoint, wish: W
     )
     return FoundModel(
         name, versions[-1].name if versions else version, endpoint, "tensorflow-serving", directory=path,
-        leave_out=leave_out, labels=(wish.label,), warnings=warnings,
+        leave_out=leave_out, labels=(options.label,), warnings=warnings,
     )  # fmt: skip
 
 
 def _mlserver(
-    service: Service, server: Server, name: str, version: str, path: Path, endpoint: Endpoint, wish: Wish
+    service: Service, server: Server, name: str, version: str, path: Path, endpoint: Endpoint, options: Options
 ) -> FoundModel:
     if path.is_dir() and (path / SETTINGS).is_file():
         model = model_at(path, version, theirs=service.thing.name)
-        return replace(model, endpoint=endpoint, labels=(wish.label,))
+        return replace(model, endpoint=endpoint, labels=(options.label,))
     implementation = text(service.thing.labels.get("modelClass")) or IMPLEMENTATIONS.get(service.format)
     if implementation is None:
         raise InvalidInput(f"MLServer has no runtime for {shown(service.format)} that KServe would choose")
@@ -189,11 +189,11 @@ def _mlserver(
     directory, leave_out = of_path(path)
     return FoundModel(
         name, version, endpoint, "open-inference", directory=directory, leave_out=leave_out,
-        add_files={SETTINGS: model_settings(name, implementation, path)}, labels=(wish.label,), warnings=warnings,
+        add_files={SETTINGS: model_settings(name, implementation, path)}, labels=(options.label,), warnings=warnings,
     )  # fmt: skip
 
 
-def _with_service(model: FoundModel, service: Service, wish: Wish) -> FoundModel:
+def _with_service(model: FoundModel, service: Service, options: Options) -> FoundModel:
     """Return a model with what its service says: settings, serving settings, the canary's label."""
     canary = service.canary
     labels = model.labels
@@ -204,10 +204,10 @@ def _with_service(model: FoundModel, service: Service, wish: Wish) -> FoundModel
         "canary": "nothing: all requests went to it",
     }
     if canary is not None:
-        labels = tuple(CANARY if each == wish.label else each for each in labels)
+        labels = tuple(CANARY if each == options.label else each for each in labels)
         words["canary"] = (
             f"the label {CANARY} points at it; `marway rollout start {model.name} {model.version} --steps {canary}%` "
-            f"gives it its part of {wish.label}, which is at the revision before"
+            f"gives it its part of {options.label}, which is at the revision before"
         )
     serving = model.serving.model_copy(update=_given(serving_of(service.predictor)))
     missing = [each for each in ("transformer", "explainer") if each in service.thing.spec]

@@ -23,7 +23,7 @@ from marway_archiver.adopt.sources.kube.objects import (
     of_group,
     text,
 )
-from marway_archiver.adopt.sources.kube.predictors import SaidModel, said_of, schema_of
+from marway_archiver.adopt.sources.kube.predictors import DeclaredModel, declared_model, schema_of
 from marway_archiver.adopt.sources.kube.services import MESH_MODE
 from marway_archiver.adopt.sources.kube.settings import serving_of, settings_of
 from marway_archiver.adopt.sources.kube.storage import Storage, volumes_of
@@ -37,7 +37,7 @@ from marway_archiver.adopt.sources.layouts import (
     triton_config,
 )
 from marway_archiver.adopt.sources.mlserver import model_at
-from marway_archiver.adopt.sources.wish import Wish
+from marway_archiver.adopt.sources.options import Options
 from marway_archiver.archives import inspect_archive
 from marway_archiver.bundles.open_inference import CONFIG, SETTINGS
 
@@ -56,7 +56,7 @@ def _is_predictor(thing: KubeObject) -> bool:
     return thing.kind == "Predictor" or (thing.kind == "InferenceService" and mesh)
 
 
-def read_modelmesh(source: Path, wish: Wish) -> Found:
+def read_modelmesh(source: Path, options: Options) -> Found:
     """Read the predictors of a file or a directory of YAML files, and the files that they name.
 
     Raises:
@@ -66,7 +66,7 @@ def read_modelmesh(source: Path, wish: Wish) -> Found:
     predictors = [each for each in objects if _is_predictor(each)]
     if not predictors:
         raise InvalidInput(f"{source} holds no Predictor of ModelMesh")
-    storage = Storage(wish, root, volumes_of(objects, root))
+    storage = Storage(options, root, volumes_of(objects, root))
     notes = not_looked_at(objects, _is_predictor)
     settings = tuple(
         each
@@ -74,17 +74,17 @@ def read_modelmesh(source: Path, wish: Wish) -> Found:
         if runtime.kind in RUNTIMES
         for each in settings_of(runtime, {"name": "a runtime of ModelMesh's"}, named=True)
     )
-    models = [_found(each, storage, objects, wish) for each in predictors]
+    models = [_found(each, storage, objects, options) for each in predictors]
     return Found("modelmesh", str(source), tuple(models), settings, tuple(notes))
 
 
-def _found(thing: KubeObject, storage: Storage, objects: Sequence[KubeObject], wish: Wish) -> FoundModel:
+def _found(thing: KubeObject, storage: Storage, objects: Sequence[KubeObject], options: Options) -> FoundModel:
     endpoint = Endpoint("v2", thing.name, None, _url(thing))
     try:
-        said = said_of(thing, objects)
-        path = storage.find(said.uri, said.keys)
-        schema = schema_of(said, storage)
-        found = _model(thing, said, path, schema, endpoint, wish)
+        declared = declared_model(thing, objects)
+        path = storage.find(declared.uri, declared.keys)
+        schema = schema_of(declared, storage)
+        found = _model(thing, declared, path, schema, endpoint, options)
     except (InvalidArchive, InvalidInput, InvalidReference) as exc:
         settings = tuple(settings_of(thing, {"name": "not taken over", "backend": "none"}))
         return FoundModel(thing.name, "?", endpoint, settings=settings, problem=exc.message)
@@ -97,8 +97,8 @@ def _found(thing: KubeObject, storage: Storage, objects: Sequence[KubeObject], w
         )
     return replace(
         found,
-        labels=(wish.label,),
-        serving=found.serving.model_copy(update=_given(serving_of(said.predictor))),
+        labels=(options.label,),
+        serving=found.serving.model_copy(update=_given(serving_of(declared.predictor))),
         settings=(*found.settings, *settings_of(thing, words)),
         warnings=warnings,
     )
@@ -115,20 +115,25 @@ def _url(thing: KubeObject) -> str | None:
 
 
 def _model(
-    thing: KubeObject, said: SaidModel, path: Path, schema: Mapping[str, Any] | None, endpoint: Endpoint, wish: Wish
+    thing: KubeObject,
+    declared: DeclaredModel,
+    path: Path,
+    schema: Mapping[str, Any] | None,
+    endpoint: Endpoint,
+    options: Options,
 ) -> FoundModel:
     name = model_name(thing.name)
-    runtime = said.runtime.lower()
-    if said.format == "pytorch-mar" or "torchserve" in runtime or path.suffix == ".mar":
+    runtime = declared.runtime.lower()
+    if declared.format == "pytorch-mar" or "torchserve" in runtime or path.suffix == ".mar":
         return _archive(name, path, endpoint)
-    if said.format in IMPLEMENTATIONS or "mlserver" in runtime:
-        return _mlserver(name, wish.version, said, path, schema, endpoint, thing)
-    if said.format in (*TRITON_FILES, "keras") or "triton" in runtime:
-        return _triton(name, said, path, schema, endpoint, wish)
-    if said.format == "openvino_ir" or "ovms" in runtime:
-        return _openvino(name, path, endpoint, wish)
+    if declared.format in IMPLEMENTATIONS or "mlserver" in runtime:
+        return _mlserver(name, options.version, declared, path, schema, endpoint, thing)
+    if declared.format in (*TRITON_FILES, "keras") or "triton" in runtime:
+        return _triton(name, declared, path, schema, endpoint, options)
+    if declared.format == "openvino_ir" or "ovms" in runtime:
+        return _openvino(name, path, endpoint, options)
     raise InvalidInput(
-        f"{thing.where}: no backend of Marway's serves the type {shown(said.format)}: run its server beside a "
+        f"{thing.where}: no backend of Marway's serves the type {shown(declared.format)}: run its server beside a "
         "sidecar of the backend open-inference or http, and publish a bundle for it"
     )
 
@@ -149,7 +154,7 @@ def _archive(name: str, path: Path, endpoint: Endpoint) -> FoundModel:
 def _mlserver(
     name: str,
     version: str,
-    said: SaidModel,
+    declared: DeclaredModel,
     path: Path,
     schema: Mapping[str, Any] | None,
     endpoint: Endpoint,
@@ -158,9 +163,9 @@ def _mlserver(
     if path.is_dir() and (path / SETTINGS).is_file():
         found = model_at(path, version, theirs=thing.name)
         return replace(found, endpoint=endpoint)
-    implementation = IMPLEMENTATIONS.get(said.format)
+    implementation = IMPLEMENTATIONS.get(declared.format)
     if implementation is None:
-        raise InvalidInput(f"MLServer has no runtime for {shown(said.format)} that ModelMesh would choose")
+        raise InvalidInput(f"MLServer has no runtime for {shown(declared.format)} that ModelMesh would choose")
     settings = parsed_json(model_settings(name, implementation, path).decode(), SETTINGS)
     settings |= {side: schema[side] for side in ("inputs", "outputs") if schema and side in schema}
     directory, leave_out = of_path(path)
@@ -171,7 +176,12 @@ def _mlserver(
 
 
 def _triton(
-    name: str, said: SaidModel, path: Path, schema: Mapping[str, Any] | None, endpoint: Endpoint, wish: Wish
+    name: str,
+    declared: DeclaredModel,
+    path: Path,
+    schema: Mapping[str, Any] | None,
+    endpoint: Endpoint,
+    options: Options,
 ) -> FoundModel:
     """Return the model as ModelMesh's adapter lays it out for Triton: its own layout, else a version with one file."""
     if path.is_dir() and (path / CONFIG).is_file():
@@ -185,12 +195,12 @@ def _triton(
         return FoundModel(
             name, versions[-1], endpoint, "open-inference", directory=path, leave_out=leave_out, warnings=warning
         )
-    if said.format not in TRITON_FILES:
+    if declared.format not in TRITON_FILES:
         raise InvalidInput(
-            f"{path}: a model of the type {shown(said.format)} is converted by ModelMesh when it is loaded: convert it "
-            "yourself (a SavedModel or ONNX), and adopt that"
+            f"{path}: a model of the type {shown(declared.format)} is converted by ModelMesh when it is loaded: "
+            "convert it yourself (a SavedModel or ONNX), and adopt that"
         )
-    version, folder = wish.version, "1"
+    version, folder = options.version, "1"
     if path.is_dir():
         versions_there = numbered(path)
         if versions_there:
@@ -198,12 +208,12 @@ def _triton(
             path = versions_there[-1]
         files = [each for each in listed(path) if each.name != "_schema.json"]
         path = files[0] if len(files) == 1 else path
-    file, backend = TRITON_FILES[said.format]
+    file, backend = TRITON_FILES[declared.format]
     if path.is_dir():
-        file = {"tensorflow": "model.savedmodel", "onnx": "model.onnx"}.get(said.format, "")
+        file = {"tensorflow": "model.savedmodel", "onnx": "model.onnx"}.get(declared.format, "")
         if not file:
-            raise InvalidInput(f"{path} is a directory, and a {said.format} model of Triton's is one file")
-    directory = staged(wish.scratch, name, {f"{folder}/{file}": path})
+            raise InvalidInput(f"{path} is a directory, and a {declared.format} model of Triton's is one file")
+    directory = staged(options.scratch, name, {f"{folder}/{file}": path})
     return FoundModel(
         name,
         version,
@@ -214,12 +224,12 @@ def _triton(
     )
 
 
-def _openvino(name: str, path: Path, endpoint: Endpoint, wish: Wish) -> FoundModel:
+def _openvino(name: str, path: Path, endpoint: Endpoint, options: Options) -> FoundModel:
     if path.is_dir() and numbered(path):
         versions = [each.name for each in numbered(path)]
         return FoundModel(
             name, versions[-1], endpoint, "open-inference", directory=path, leave_out=tuple(versions[:-1])
         )
     files = listed(path) if path.is_dir() else [path]
-    directory = staged(wish.scratch, name, {f"1/{each.name}": each for each in files})
-    return FoundModel(name, wish.version, endpoint, "open-inference", directory=directory)
+    directory = staged(options.scratch, name, {f"1/{each.name}": each for each in files})
+    return FoundModel(name, options.version, endpoint, "open-inference", directory=directory)

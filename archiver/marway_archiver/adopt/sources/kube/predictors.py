@@ -11,13 +11,13 @@ from marway_archiver.adopt.sources.files import parsed_json, read_text
 from marway_archiver.adopt.sources.kube.objects import KubeObject, mapping, text
 from marway_archiver.adopt.sources.kube.storage import Keys, Storage, storage_config
 
-__all__ = ["SaidModel", "said_of", "schema_of"]
+__all__ = ["DeclaredModel", "declared_model", "schema_of"]
 
 _SECRET_KEY: Final = "serving.kserve.io/secretKey"  # noqa: S105 - an annotation's name
 _SCHEMA_PATH: Final = "serving.kserve.io/schemaPath"
 
 
-class SaidModel(NamedTuple):
+class DeclaredModel(NamedTuple):
     """What a Predictor says of its model, in either of its forms."""
 
     format: str
@@ -28,7 +28,7 @@ class SaidModel(NamedTuple):
     predictor: Mapping[str, Any]
 
 
-def said_of(thing: KubeObject, objects: Sequence[KubeObject]) -> SaidModel:
+def declared_model(thing: KubeObject, objects: Sequence[KubeObject]) -> DeclaredModel:
     """Return what an object says of its model.
 
     Raises:
@@ -47,7 +47,7 @@ def said_of(thing: KubeObject, objects: Sequence[KubeObject]) -> SaidModel:
         schema = text(spec.get("schemaPath")) or text(storage.get("schemaPath"))
         format_name = text(mapping(spec.get("modelType")).get("name"))
         runtime = text(mapping(spec.get("runtime")).get("name"))
-        return SaidModel(_known(thing, format_name), runtime, uri, schema, keys, spec)
+        return DeclaredModel(_known(thing, format_name), runtime, uri, schema, keys, spec)
     predictor = mapping(thing.spec.get("predictor"))
     model = mapping(predictor.get("model"))
     format_name = _known(thing, text(mapping(model.get("modelFormat")).get("name")))
@@ -64,7 +64,7 @@ def said_of(thing: KubeObject, objects: Sequence[KubeObject]) -> SaidModel:
         uri, keys = text(model.get("storageUri")), storage_config(key, objects)[0] if key else None
         if not uri:
             raise InvalidInput(f"{thing.where}: {thing} has neither storage nor storageUri")
-    return SaidModel(format_name, text(model.get("runtime")), uri, schema, keys, predictor)
+    return DeclaredModel(format_name, text(model.get("runtime")), uri, schema, keys, predictor)
 
 
 def _known(thing: KubeObject, name: str) -> str:
@@ -88,10 +88,10 @@ def _place(
     return f"{kind or 's3'}://{bucket}/{path.strip('/')}", keys
 
 
-def schema_of(said: SaidModel, storage: Storage) -> Mapping[str, Any] | None:
+def schema_of(declared: DeclaredModel, storage: Storage) -> Mapping[str, Any] | None:
     """Return the tensors that a schema file says, which lies in the storage of the model."""
-    if not said.schema:
+    if not declared.schema:
         return None
-    scheme, _, rest = said.uri.partition("://")
-    file = storage.find(f"{scheme}://{rest.partition('/')[0]}/{said.schema.strip('/')}", said.keys)
+    scheme, _, rest = declared.uri.partition("://")
+    file = storage.find(f"{scheme}://{rest.partition('/')[0]}/{declared.schema.strip('/')}", declared.keys)
     return mapping(parsed_json(read_text(file), str(file)))

@@ -58,8 +58,8 @@ class Service:
 
     @property
     def canary(self) -> int | None:
-        said = self.predictor.get("canaryTrafficPercent")
-        return said if isinstance(said, int) and 0 <= said < 100 else None
+        declared = self.predictor.get("canaryTrafficPercent")
+        return declared if isinstance(declared, int) and 0 <= declared < 100 else None
 
 
 def is_service(thing: KubeObject) -> bool:
@@ -142,15 +142,15 @@ def files_of(service: Service, storage: Storage, objects: Sequence[KubeObject]) 
     account = text(service.predictor.get("serviceAccountName"))
     keys = account_keys(account, service.thing.namespace, objects)
     uri = text(model.get("storageUri"))
-    said = mapping(model.get("storage"))
-    if said:
-        key = text(said.get("key"))
+    declared = mapping(model.get("storage"))
+    if declared:
+        key = text(declared.get("key"))
         keys, bucket = storage_config(key, objects) if key else (keys, "")
-        parameters = mapping(said.get("parameters"))
+        parameters = mapping(declared.get("parameters"))
         bucket = text(parameters.get("bucket")) or bucket
         kind = text(parameters.get("type")) or "s3"
-        uri = text(said.get("storageUri")) or f"{kind}://{bucket}/{text(said.get('path')).strip('/')}"
-        if not bucket and "storageUri" not in said:
+        uri = text(declared.get("storageUri")) or f"{kind}://{bucket}/{text(declared.get('path')).strip('/')}"
+        if not bucket and "storageUri" not in declared:
             raise InvalidInput(f"{where}: storage names no bucket: put the Secret storage-config beside it")
     if not uri:
         raise InvalidInput(f"{where} has no storageUri: its model comes with the image, which is not looked into")

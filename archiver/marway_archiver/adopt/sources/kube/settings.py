@@ -77,12 +77,12 @@ def settings_of(thing: KubeObject, words: Mapping[str, str], *, named: bool = Fa
             if part == "metadata" and re.split(r"[.\[]", path)[1] in _BOOKKEEPING:
                 continue
             shown = "(hidden)" if _HIDDEN.search(path) and not path.endswith("secretKey") else value
-            outcome, becomes = _fate(path)
+            outcome, becomes = _outcome(path)
             text = becomes.format_map({"name": "", "backend": "", "pods": _SCALING, "canary": "", **words})
             yield Setting(f"{thing} {path}" if named else path, shown, outcome, text)
 
 
-def _fate(path: str) -> tuple[Outcome, str]:
+def _outcome(path: str) -> tuple[Outcome, str]:
     for pattern, outcome, becomes in _COMPILED:
         if pattern.fullmatch(path):
             return outcome, becomes

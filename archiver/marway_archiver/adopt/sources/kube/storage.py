@@ -15,7 +15,7 @@ from marway.errors import InvalidInput, MarwayError, clip
 from marway.objects import ObjectStore
 from marway_archiver.adopt.sources.files import parsed_json, within
 from marway_archiver.adopt.sources.kube.objects import KubeObject, mapping, secret_of, text
-from marway_archiver.adopt.sources.wish import Wish
+from marway_archiver.adopt.sources.options import Options
 
 __all__ = ["Keys", "Storage", "account_keys", "storage_config", "volumes_of"]
 
@@ -48,7 +48,7 @@ class Storage:
         volumes: Volumes whose files are below ``root``, by their claims' names.
     """
 
-    wish: Wish
+    options: Options
     root: Path
     volumes: Mapping[str, Path] = field(default_factory=dict)
 
@@ -58,9 +58,9 @@ class Storage:
         Raises:
             InvalidInput: It is not there, or in a place that this program cannot ask; the message says what to do.
         """
-        said = max((each for each in self.wish.storage if _begins(uri, each)), key=len, default=None)
-        if said is not None:
-            return _below(self.wish.storage[said], uri[len(said) :], uri)
+        declared = max((each for each in self.options.storage if _begins(uri, each)), key=len, default=None)
+        if declared is not None:
+            return _below(self.options.storage[declared], uri[len(declared) :], uri)
         parts = urlsplit(uri)
         if parts.scheme in ("", "file"):
             path = Path(unquote(parts.path))
@@ -84,7 +84,7 @@ class Storage:
         from marway.objects.s3 import Access, S3Store  # boto3 takes a third of a second to import: who uses it pays
 
         access = None if keys is None else Access(keys.access_key, keys.secret_key, keys.endpoint, keys.region)
-        target = self.wish.scratch / "s3" / bucket
+        target = self.options.scratch / "s3" / bucket
         try:
             store = S3Store(f"s3://{bucket}", access)
             target = target / check_name(prefix) if prefix else target
@@ -111,7 +111,9 @@ class Storage:
         place.parent.mkdir(parents=True, exist_ok=True)
         size, free = store.size(key) or 0, shutil.disk_usage(place.parent).free
         if size > free:
-            raise InvalidInput(f"{shown(key)} has {size} bytes, and {free} are free in {self.wish.scratch}: set TMPDIR")
+            raise InvalidInput(
+                f"{shown(key)} has {size} bytes, and {free} are free in {self.options.scratch}: set TMPDIR"
+            )
         with store.open(key) as source, place.open("wb") as file:
             shutil.copyfileobj(source, file, _PIECE_BYTES)
 
@@ -171,14 +173,14 @@ def _of_secret(name: str, namespace: str, objects: Sequence[KubeObject]) -> Keys
         if not key or not word:
             return None
 
-        def said(what: str, secret: KubeObject = secret) -> str:
+        def declared(what: str, secret: KubeObject = secret) -> str:
             return next(
                 (text(secret.annotations[each + what]) for each in _PREFIXES if each + what in secret.annotations), ""
             )
 
-        host = said("s3-endpoint")
-        scheme = "http" if said("s3-usehttps") in ("0", "false") else "https"
-        return Keys(key, word, f"{scheme}://{host}" if host else None, said("s3-region") or None)
+        host = declared("s3-endpoint")
+        scheme = "http" if declared("s3-usehttps") in ("0", "false") else "https"
+        return Keys(key, word, f"{scheme}://{host}" if host else None, declared("s3-region") or None)
     return None
 
 
@@ -191,11 +193,11 @@ def storage_config(key: str, objects: Sequence[KubeObject]) -> tuple[Keys | None
     for secret in objects:
         if secret.kind != "Secret" or secret.name not in _CONFIGS:
             continue
-        said = secret_of(secret)
-        if key not in said:
-            there = ", ".join(sorted(said))
+        declared = secret_of(secret)
+        if key not in declared:
+            there = ", ".join(sorted(declared))
             raise InvalidInput(f"{secret.where}: the Secret {secret.name} has no storage {shown(key)}: it has {there}")
-        config = mapping(parsed_json(said[key], f"{secret.where}: {key}"))
+        config = mapping(parsed_json(declared[key], f"{secret.where}: {key}"))
         if config.get("type") != "s3":
             return None, text(config.get("bucket") or config.get("name"))
         bucket = text(config.get("default_bucket") or config.get("bucket"))

@@ -71,9 +71,9 @@ def described(
         found: Where it is.
         queue_limit: Requests that may wait at this gateway.
     """
-    told = list(found)
-    running = max((model.workers for _, model in told), default=0)
-    queued = sum(model.requests_queued for _, model in told)
+    statuses = list(found)
+    running = max((model.workers for _, model in statuses), default=0)
+    queued = sum(model.requests_queued for _, model in statuses)
     return {
         "modelName": record.name,
         "modelVersion": record.version,
@@ -85,9 +85,9 @@ def described(
         "maxBatchDelay": 0,
         "responseTimeout": round(serving.predict_timeout_s),
         "startupTimeout": round(serving.load_timeout_s),
-        "deviceType": "gpu" if any(model.device_bytes for _, model in told) else "cpu",
+        "deviceType": "gpu" if any(model.device_bytes for _, model in statuses) else "cpu",
         "loadedAtStartup": False,
-        "workers": [worker for pod, model in told for worker in _workers(pod, model)],
+        "workers": [worker for pod, model in statuses for worker in _workers(pod, model)],
         "jobQueueStatus": {"remainingCapacity": max(0, queue_limit - queued), "pendingRequests": queued},
     }
 

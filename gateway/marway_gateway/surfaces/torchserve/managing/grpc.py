@@ -111,7 +111,7 @@ class ManagementService(management_pb2_grpc.ManagementAPIsServiceServicer):
         info = RequestInfo(method="POST", path=f"/{_SERVICE}/{method}", ids=read_ids(_metadata(context).get))
         refused: Refused | None = None
         try:
-            said = await act()
+            done = await act()
         except asyncio.CancelledError:
             info.outcome, info.status = "cancelled", grpc.StatusCode.CANCELLED.name
             self._gateway.telemetry.finish(info)
@@ -132,7 +132,7 @@ class ManagementService(management_pb2_grpc.ManagementAPIsServiceServicer):
         if refused is not None:
             details = f"{clip(refused.message, DETAILS_MAX)}\norg.pytorch.serve.http.{refused.kind}"
             await context.abort(refused.code, details)
-        words = said.words if isinstance(said, Done) else json.dumps(said, indent=2)
+        words = done.words if isinstance(done, Done) else json.dumps(done, indent=2)
         return management_pb2.ManagementResponse(msg=words)
 
 

@@ -75,9 +75,9 @@ class Management:
             found = [await self._versions.resolved(model, version)]
         documents = []
         for each in found:
-            told = having(self._gateway.pods, each.record)
+            statuses = having(self._gateway.pods, each.record)
             queue_limit = self.settings.queue_limit
-            document = described(each.record, each.serving, told, queue_limit=queue_limit)
+            document = described(each.record, each.serving, statuses, queue_limit=queue_limit)
             if customized:
                 document["customizedMetadata"] = await customized_metadata(self._gateway, each.record)
             documents.append(document)
@@ -130,13 +130,13 @@ class Management:
             if first:
                 await self._versions.set_first(record, caller)
             return Done(
-                200, given.said(f"{about} 0 initial workers. Use scale workers API to add workers for the model.")
+                200, given.phrase(f"{about} 0 initial workers. Use scale workers API to add workers for the model.")
             )
         start = partial(self._workers.start, record, resolved.serving, default=first, caller=caller, deadline=deadline)
         if not synchronous:
             self._workers.later(record, start)
-            return Done(202, given.said(_WORKING))
-        return Done(200, given.said(f"{about} {await start()} initial workers"))
+            return Done(202, given.phrase(_WORKING))
+        return Done(200, given.phrase(f"{about} {await start()} initial workers"))
 
     async def scale(
         self, model: str, version: str | None, given: Parameters, caller: Caller, *, deadline: Deadline | None
@@ -174,13 +174,13 @@ class Management:
             job: Callable[[], Awaitable[object]] = partial(self._workers.stop, record, deadline)
         else:
             job = partial(self._workers.start, record, serving, default=False, caller=caller, deadline=deadline)
-            self._workers.later(record, partial(self._workers.tell, record))
+            self._workers.later(record, partial(self._workers.notify, record))
         if not synchronous:
             self._workers.later(record, job)
-            return Done(202, given.said(_WORKING))
+            return Done(202, given.phrase(_WORKING))
         await job()
         of_version = "" if version is None else f", version: {record.version}"
-        return Done(200, given.said(f"Workers scaled to {least} for model: {record.name}{of_version}"))
+        return Done(200, given.phrase(f"Workers scaled to {least} for model: {record.name}{of_version}"))
 
     async def set_default(
         self, model: str, version: str, given: Parameters, caller: Caller, *, deadline: Deadline | None
@@ -194,7 +194,7 @@ class Management:
         record = resolved.record
         await self._workers.start(record, resolved.serving, default=True, caller=caller, deadline=deadline)
         words = f'Default version successfully updated for model "{record.name}" to "{record.version}"'
-        return Done(200, given.said(words))
+        return Done(200, given.phrase(words))
 
     async def unregister(
         self, model: str, version: str | None, given: Parameters, caller: Caller, *, deadline: Deadline | None
@@ -231,4 +231,4 @@ class Management:
             )
         if not deleted or not in_gateway(record):
             await self._workers.stop(record, deadline)
-        return Done(200, given.said(f'Model "{record.name}" unregistered'))
+        return Done(200, given.phrase(f'Model "{record.name}" unregistered'))

@@ -87,7 +87,7 @@ class Parameters:
             if self.text(name) is not None:
                 self._notes.append(f"{name} has no effect here: {reason}")
 
-    def said(self, status: str) -> str:
+    def phrase(self, status: str) -> str:
         """Return the words of an answer, with what of the parameters had no effect."""
         unknown = [f"{_shown(name)} is no parameter of this call" for name in sorted(self._given.keys() - self._asked)]
         notes = (self._notes + unknown)[:_NOTES_MAX]

@@ -28,7 +28,7 @@ _WORDS_MAX: Final = 1000
 _log = logging.getLogger(__name__)
 
 
-class _Said(BaseModel):
+class _Published(BaseModel):
     """What the process answers: the version that was stored, or why it was not."""
 
     record: VersionRecord | None = None
@@ -70,14 +70,14 @@ async def publish(
         if process.poll() is None:
             process.kill()
             await asyncio.wait({ended})
-    told = clip(" ".join(words.decode(errors="replace").split()), _WORDS_MAX)
+    output = clip(" ".join(words.decode(errors="replace").split()), _WORDS_MAX)
     try:
-        said = _Said.model_validate_json(document)
+        published = _Published.model_validate_json(document)
     except ValidationError:
-        raise MarwayError(f"the process that publishes ended with status {process.returncode}: {told}") from None
-    if said.problem is not None:
-        raise parse_problem(said.problem.body(), status=said.problem.status)
-    assert said.record is not None
-    if told:
-        _log.info("%s %s was registered: %s", said.record.name, said.record.version, told)
-    return said.record
+        raise MarwayError(f"the process that publishes ended with status {process.returncode}: {output}") from None
+    if published.problem is not None:
+        raise parse_problem(published.problem.body(), status=published.problem.status)
+    assert published.record is not None
+    if output:
+        _log.info("%s %s was registered: %s", published.record.name, published.record.version, output)
+    return published.record

@@ -55,7 +55,7 @@ def _answering(act: _Act, management: Callable[[], Management]) -> Callable[[Req
     async def answer(request: Request) -> Response:
         info = request_info(request.scope)
         try:
-            said = await act(management(), request)
+            done = await act(management(), request)
         except MarwayError as exc:
             info.failed(exc)
             return _refusal(refusal_of(exc))
@@ -63,9 +63,9 @@ def _answering(act: _Act, management: Callable[[], Management]) -> Callable[[Req
             info.outcome = "client_error" if exc.status < 500 else "unavailable"
             info.error = exc.kind
             return _refusal(exc)
-        if isinstance(said, Done):
-            return _document(said.status, {"status": said.words})
-        return _document(200, said)
+        if isinstance(done, Done):
+            return _document(done.status, {"status": done.words})
+        return _document(200, done)
 
     return answer
 

@@ -80,8 +80,8 @@ class Versions:
         if reference is not None:
             record = (await self._gateway.resolver.resolve(reference.name, reference.selector)).record
             if name and name != record.name:
-                told = f"{record.name} {record.version} keeps its name: leave model_name {name[:60]!r} out"
-                raise Refused(400, "BadRequestException", told)
+                message = f"{record.name} {record.version} keeps its name: leave model_name {name[:60]!r} out"
+                raise Refused(400, "BadRequestException", message)
             if handler:
                 given.without_effect(handler="a version that is published does not change")
             return record

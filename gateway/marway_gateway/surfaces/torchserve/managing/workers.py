@@ -111,7 +111,7 @@ class Workers:
         """Return whether some pod has a version, or loads it; not one that is about to let it go."""
         return any(model.state != "draining" for _, model in having(self._gateway.pods, record))
 
-    async def tell(self, record: VersionRecord) -> None:
+    async def notify(self, record: VersionRecord) -> None:
         """Have the pods of a version look at how it is served: by themselves they do with its next request."""
         await asyncio.sleep(_STATE_AGE_S)
         deadline = Deadline.after(self._gateway.settings.default_timeout_s)

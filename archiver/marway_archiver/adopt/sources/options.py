@@ -8,11 +8,11 @@ from pathlib import Path
 
 from marway.refs import DEFAULT_LABEL
 
-__all__ = ["Wish"]
+__all__ = ["Options"]
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Options:
     """How a source is to be read.
 
     Attributes:

@@ -20,7 +20,7 @@ from marway.errors import InvalidInput, Unavailable, clip
 from marway_archiver.adopt.comparing.sent import OldAnswer, OldRequest
 from marway_archiver.adopt.found import Protocol
 
-__all__ = ["NoAnswer", "Server", "compared_answer", "said_id", "server_url"]
+__all__ = ["NoAnswer", "Server", "compared_answer", "has_id", "server_url"]
 
 _ANSWER_BYTES_MAX: Final = 256 * 1024 * 1024
 _ZIP: Final = b"PK"
@@ -140,11 +140,11 @@ class Server:
         return OldAnswer(answer.status, answer.getheader("content-type"), data, took)
 
 
-def compared_answer(answer: OldAnswer, protocol: Protocol, *, said_id: bool = False) -> GoldenAnswer:
+def compared_answer(answer: OldAnswer, protocol: Protocol, *, has_id: bool = False) -> GoldenAnswer:
     """Return an answer as two are compared: numbers within a tolerance, saved tensors as such, of errors their status.
 
     What a v2 server puts into each response of its own accord is left out: the model's name and version there, an id
-    that the caller did not give (``said_id``), and parameters that are none.
+    that the caller did not give (``has_id``), and parameters that are none.
     """
     status, content_type, body = answer.status, answer.content_type, answer.body
     if status >= 400:
@@ -158,12 +158,12 @@ def compared_answer(answer: OldAnswer, protocol: Protocol, *, said_id: bool = Fa
     kind: Kind = "json" if is_json(content_type) else "text" if _is_text(answer) else "bytes"
     made = GoldenAnswer.of(status=status, kind=kind, body=body, content_type=content_type)
     if protocol == "v2" and isinstance(made.value, dict) and "outputs" in made.value:
-        hidden = {"model_name", "model_version"} | (set() if said_id else {"id"})
-        said = _with_parameters({n: v for n, v in made.value.items() if n not in hidden})
-        outputs = said["outputs"]
+        hidden = {"model_name", "model_version"} | (set() if has_id else {"id"})
+        given = _with_parameters({n: v for n, v in made.value.items() if n not in hidden})
+        outputs = given["outputs"]
         if isinstance(outputs, list):
-            said["outputs"] = [_with_parameters(each) if isinstance(each, dict) else each for each in outputs]
-        return made.model_copy(update={"value": said})
+            given["outputs"] = [_with_parameters(each) if isinstance(each, dict) else each for each in outputs]
+        return made.model_copy(update={"value": given})
     return made
 
 
@@ -185,7 +185,7 @@ def _is_text(answer: OldAnswer) -> bool:
     return True
 
 
-def said_id(body: bytes) -> bool:
+def has_id(body: bytes) -> bool:
     """Return whether a v2 request gives an id."""
     try:
         found: Any = json.loads(body)
