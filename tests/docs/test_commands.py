@@ -18,9 +18,10 @@ from support.up import Up, processes_of, wait_until
 
 ROOT = Path(__file__).parents[2]
 # Commands that need one another run in their order, in tests/e2e/test_openai.py, tests/e2e/test_docs_rollouts.py,
-# tests/archiver/bundles/test_docs_bundles.py, tests/archiver/adopt/test_docs_adopt.py and
-# tests/archiver/test_docs_graphs.py.
-_ELSEWHERE = {ROOT / "docs" / f"{name}.md" for name in ("adopt", "bundles", "graphs", "openai", "rollouts", "tables")}
+# tests/archiver/bundles/test_docs_bundles.py, tests/archiver/adopt/test_docs_adopt.py,
+# tests/archiver/test_docs_graphs.py and tests/e2e/test_sequences.py.
+_RUN_IN_ORDER = ("adopt", "bundles", "graphs", "openai", "rollouts", "sequences", "tables")
+_ELSEWHERE = {ROOT / "docs" / f"{name}.md" for name in _RUN_IN_ORDER}
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")} - _ELSEWHERE)
 _FENCE = re.compile(r"^```(console|sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # These run the tests, the linters or a whole installation: CI has just done so, and here make only plans them.
@@ -47,6 +48,7 @@ _PLANNED = {
     "bench-features",
     "bench-fetch",
     "bench-gateway",
+    "bench-graph",
     "bench-http",
     "bench-logging",
     "bench-observations",

@@ -41,7 +41,7 @@ ALLOWED = {
     # The native engine takes the same archives, whose backend is called so.
     "sidecar/marway_sidecar/backends/native/server.py": {'"torchserve"'},
     # Its management API, where the operator asks for it: names of settings, and what serves it in the place of our own.
-    "gateway/marway_gateway/admin/app.py": {"torchserve", "TORCHSERVE"},
+    "gateway/marway_gateway/admin/app.py": {"torchserve"},
     "gateway/marway_gateway/processes/parent.py": {"torchserve_management"},
     "gateway/marway_gateway/server.py": {"torchserve_management"},
     "gateway/marway_gateway/settings.py": {"torchserve_management"},

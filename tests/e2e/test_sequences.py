@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +24,7 @@ from support.up import Up, wait_until
 # tests/sidecar/scheduler/test_sequences.py and tests/gateway/predict/test_sequences.py have all of it on small parts.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.extended]
 
+PAGE = Path(__file__).parents[2] / "docs" / "sequences.md"
 HANDLER = Path(__file__).parent / "models" / "adding.py"
 CONFIG = """minWorkers: 2
 maxWorkers: 2
@@ -89,6 +92,16 @@ def test_answers_are_those_of_bare_torchserve(up: Up, tmp_path: Path) -> None:
     for engine in ENGINES:
         assert sums(up.ready["gateway"], engine) == expected, engine
         assert ask(up.ready["gateway"], engine, "config").json() == config, engine
+
+
+def test_the_commands_of_the_page(up: Up) -> None:
+    """docs/sequences.md prints what its commands print."""
+    (block,) = re.findall(r"^```console\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    shown = block.replace("http://127.0.0.1:8000", up.ready["gateway"]).replace("/adder", "/native").splitlines()
+    assert len(shown) == 4
+    for command, answer in zip(shown[::2], shown[1::2], strict=True):
+        done = subprocess.run(["bash", "-c", command.removeprefix("$ ")], capture_output=True, text=True, timeout=60)
+        assert done.stdout == answer
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -62,7 +62,7 @@ async def test_explanation(registry: Registry, make_pod: MakePod, method: str, p
         ("/models/itent/invoke", b"x", 404, "ModelNotFoundException", "intent"),
         ("/predictions", b"x", 404, "ResourceNotFoundException", "/predictions"),
         ("/predictions//", b"x", 404, "ResourceNotFoundException", "/predictions"),
-        ("/workflows/x", b"x", 405, "MethodNotAllowedException", "/workflows"),
+        ("/workflows/x", b"x", 404, "ResourceNotFoundException", "/workflows"),
         ("/predictions/intent", b"x" * 2000, 413, "RequestEntityTooLargeException", "2000"),
     ],
 )

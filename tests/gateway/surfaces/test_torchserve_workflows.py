@@ -48,7 +48,7 @@ async def test_a_workflow(registry: Registry, make_pod: MakePod, tmp_path: Path)
         ]
         missing = [await client.post(f"/wfpredict/{name}", content=b"x") for name in ("nobody", "first")]
         managed = [
-            await client.request(method, path)
+            await gateway.admin.request(method, path)
             for method, path in (("POST", "/workflows?url=a.war"), ("GET", "/workflows"), ("DELETE", "/workflows/tour"))
         ]
     assert (answer.status_code, answer.content) == (200, b"last\xff\x00")

@@ -87,7 +87,6 @@ def _add_routes(app: FastPathApp, gateway: CurrentGateway) -> None:
         )
     _add_other_paths(app, *handlers)
     add_workflows(app, gateway, _BODY, _ANSWER)
-    add_workflow_management(app)
 
     @app.get(
         "/ping",
