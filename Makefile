@@ -200,7 +200,7 @@ bench-speed: setup ## Measure Marway against TorchServe alone, smallest model, u
 	$(BIN)/python benchmarks/bench_speed.py
 
 bench-tables: setup ## Measure look-ups by key in a table of a million rows, and the memory that they take
-	$(BIN)/python benchmarks/bench_tables.py --output benchmarks/results/tables.md
+	$(BIN)/python benchmarks/bench_tables.py --write
 
 bench-weights: setup ## Measure a further worker of a large model, forked from its weights against loading them itself
 	$(BIN)/python benchmarks/bench_weights.py

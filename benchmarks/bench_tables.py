@@ -4,14 +4,13 @@ Rows have a key, a text, a number and a vector of 64 numbers. Each measurement i
 it holds in memory is its own: `RssAnon` is memory that nobody shares, `RssFile` pages of the file that are mapped,
 which the page cache has for all. Keys are drawn by chance, so that nearly every look-up touches other pages.
 
-    python benchmarks/bench_tables.py --rows 1000000 --output benchmarks/results/tables.md
+    python benchmarks/bench_tables.py --rows 1000000 --write
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import random
 import resource
@@ -21,16 +20,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lookup_tables
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from machine import describe
+import report
+from documents import add_output, write
 
 VECTOR = 64
 SECONDS = 2.0
 
 
-def write(path: Path, rows: int) -> None:
+def write_rows(path: Path, rows: int) -> None:
     made = np.random.default_rng(0)
     keys = made.permutation(rows * 3)[:rows]
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(made.random(rows * VECTOR, dtype=np.float32)), VECTOR)
@@ -116,54 +117,29 @@ def apart(function: Callable[..., dict[str, float]], *arguments: Any) -> dict[st
         return pool.apply(function, arguments)
 
 
-def report(rows: int, found: dict[str, dict[str, dict[str, float]]]) -> str:
-    about = describe()
-    where = "; ".join(
-        f"{name} {about[name]}" for name in ("measured", "commit", "processors", "load average", "Python")
-    )
-    lines = [
-        "# Tables of lookup nodes",
-        "",
-        f"{rows:,} rows of a key, a text, a number and a vector of {VECTOR} numbers; keys by chance. {where}.",
-        "",
-        "| | " + " | ".join(f"key `{key}`" for key in found) + " |",
-        "|---" * (len(found) + 1) + "|",
-    ]
-
-    def row(what: str, part: str, name: str, unit: str) -> None:
-        cells = (f"{each[part][name]:,.0f} {unit}".rstrip() for each in found.values())
-        lines.append(f"| {what} | {' | '.join(cells)} |")
-
-    row("size of the version", "publish", "size_mib", "MiB")
-    row("publishing, from Parquet", "publish", "seconds", "s")
-    row("memory for that, at its peak", "publish", "peak_mib", "MiB")
-    row("memory that the open table takes (anonymous)", "look_up", "open_anon_mib", "MiB")
-    row("the same after all look-ups", "look_up", "anon_mib", "MiB")
-    row("pages of the file that were mapped by then, which the page cache has for all", "look_up", "file_mib", "MiB")
-    row("rows a second, one key a look-up, in one thread", "look_up", "rows_s_1", "")
-    row("the same as a node asks: one after another, over the gateway's threads", "look_up", "node_s_1", "")
-    row("rows a second, 100 keys a look-up, in one thread", "look_up", "rows_s_100", "")
-    row("the same as a node asks", "look_up", "node_s_100", "")
-    return "\n".join([*lines, ""])
-
-
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--output", type=Path)
-    arguments = parser.parse_args()
-    found = {}
+    parser.add_argument("--rows", type=int, default=1_000_000, help="rows of the table (default: %(default)s)")
+    parser.add_argument("--write", action="store_true", help="write the figures into benchmarks/results, and the page")
+    add_output(parser)
+    args = parser.parse_args()
+    keys = {}
     with tempfile.TemporaryDirectory(prefix="marway-bench-") as directory:
         source = Path(directory) / "rows.parquet"
-        write(source, arguments.rows)
+        write_rows(source, args.rows)
         for key in ("id", "name"):
             parts = {"publish": apart(publish, Path(directory), source, key)}
             parts["look_up"] = apart(look_up, Path(directory), source, key)
-            found[key] = parts
-    print(json.dumps(found, indent=1))
-    if arguments.output is not None:
-        arguments.output.write_text(report(arguments.rows, found))
+            keys[key] = parts
+    result = {"rows": args.rows, "vector": VECTOR, "keys": keys}
+    print(lookup_tables.markdown(result))
+    if args.write:
+        args.json = report.RESULTS / "data" / "tables.json"
+    write(args, "tables", result)
+    if args.write:
+        report.write()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

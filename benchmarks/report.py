@@ -18,6 +18,7 @@ import bench_features
 import bench_graphs
 import evidence_tables
 import goals
+import lookup_tables
 import native_goals
 import open_inference_tables
 import peer_tables
@@ -32,6 +33,7 @@ _PAGES: Mapping[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "open_inference": ("Marway before Triton", open_inference_tables.markdown),
     "evidence": ("Evidence of rollouts: false alarms and delay", evidence_tables.markdown),
     "releases": ("A hundred releases", release_tables.markdown),
+    "tables": ("Tables of lookup nodes", lookup_tables.markdown),
 }
 """What has a page of its own, and not a section of latest.md."""
 _PARTS = ("gateway", "sidecar", "JVM", "worker", "runtime")
