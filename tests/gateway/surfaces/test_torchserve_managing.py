@@ -280,7 +280,7 @@ def test_parameters_are_read_as_torchserve_reads_them() -> None:
         *(None, 2, False),
     )
     given.without_effect(timeout="of something", number_gpu="of another thing")
-    assert given.said("Done") == (
+    assert given.phrase("Done") == (
         "Done (min_worker 'nan' is no whole number, and counts as not given; "
         "synchronous '-1' is neither true nor false, and counts as false; timeout has no effect here: of something; "
         "'colour' is no parameter of this call)"
