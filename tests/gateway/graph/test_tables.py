@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from marway_archiver import publish_table
 from marway_archiver.tables.making import make_table
 from marway_gateway.graph.tables.table import _by_number, _by_text
 from marway_gateway.graph.tables.tables import KEYS_MAX, Tables
+from marway_gateway.observe.metrics import Metrics
+from marway_gateway.settings import GatewaySettings
 from support.registry import publish
 
 Publish = Callable[..., Resolved]
@@ -122,6 +126,28 @@ async def test_versions_are_fetched_once_and_those_used_least_make_room(tables: 
     large = table("9", "id", id=[1], x=["x" * 30_000])
     with pytest.raises(Unavailable, match="this gateway keeps 10000 at most"):
         await tables.rows(large, [1], None)
+
+
+async def test_the_default_directory_is_this_users_alone(
+    registry: Registry, tmp_path: Path, table: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all users may write, a directory that others made or may write to is refused, a link as well."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    users, settings = table(), GatewaySettings(pods=())
+    directory = tmp_path / f"marway-tables-{os.getuid()}"
+    for make in (lambda: directory.mkdir(), lambda: directory.symlink_to(tmp_path)):
+        make()
+        if not directory.is_symlink():
+            directory.chmod(0o777)
+        tables = Tables.of(settings, registry, Metrics())
+        with pytest.raises(Unavailable, match=r"not this user's alone.*setting `tables`"):
+            await tables.rows(users, ["a"], None)
+        await tables.aclose()
+        directory.unlink() if directory.is_symlink() else directory.rmdir()
+    tables = Tables.of(settings, registry, Metrics())
+    assert (await tables.rows(users, ["a"], ["age"])) == [{"age": 3.5}]
+    assert directory.stat().st_mode & 0o777 == 0o700
+    await tables.aclose()
 
 
 def test_the_search_finds_what_a_dictionary_finds() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import tempfile
 import time
 from collections import OrderedDict
@@ -51,6 +52,7 @@ class Tables:
         directory: Where they are kept, by digest; processes may share one, and then each table is fetched once.
         limit_bytes: What it may hold.
         observe: Told each fetch's outcome and its duration in seconds.
+        private: Whether the directory lies where all users of the machine may write, and must be this one's alone.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class Tables:
         *,
         limit_bytes: int,
         observe: Callable[[FetchOutcome, float], None],
+        private: bool = False,
     ) -> None:
+        self._private = directory if private else None
         self._store = ArchiveStore(directory, registry, observe=observe, limit_bytes=limit_bytes, quarantine_bytes=0)
         self._limit_bytes = limit_bytes
         self._open: OrderedDict[str, _Open] = OrderedDict()
@@ -76,6 +80,7 @@ class Tables:
             settings.tables or Path(tempfile.gettempdir()) / f"marway-tables-{os.getuid()}",
             limit_bytes=settings.tables_bytes,
             observe=lambda outcome, _: metrics.table_fetches.labels(outcome).inc(),
+            private=settings.tables is None,
         )
 
     async def rows(
@@ -149,6 +154,8 @@ class Tables:
 
     def _opened(self, record: VersionRecord) -> _Open:
         name = f"table {record.name} {record.version}"
+        if self._private is not None:
+            _make_private(self._private)
         try:
             use = self._store.use(record.archive)
         except LoadFailed as exc:
@@ -158,3 +165,18 @@ class Tables:
         except BaseException:
             use.close()
             raise
+
+
+def _make_private(directory: Path) -> None:
+    """Make a directory among those of other users.
+
+    Raises:
+        Unavailable: What is there is another user's, or others may write to it: what is read there could be theirs.
+    """
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise Unavailable(
+            f"tables cannot be kept in {directory}: it is not this user's alone. Remove it, or name another directory "
+            "by the gateway's setting `tables`"
+        )
