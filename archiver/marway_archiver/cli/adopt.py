@@ -189,7 +189,10 @@ def _step(model: FoundModel) -> None:
 
 def _print(report: Report) -> None:
     found = report.found
-    typer.echo(f"{found.source}: {found.kind}, {len(found.models)} versions of {_count(report)} models")
+    versions, names = len(found.models), _count(report)
+    typer.echo(
+        f"{found.source}: {found.kind}, {versions} version{'s' * (versions != 1)} of {names} model{'s' * (names != 1)}"
+    )
     for note in found.notes:
         typer.echo(f"  {note}")
     print_table(
