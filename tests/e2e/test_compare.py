@@ -104,4 +104,4 @@ def test_ctrl_c_takes_everything_away(tmp_path: Path, temporary: dict[str, str],
 
 
 def _workers(home: Path) -> list[psutil.Process]:
-    return [each for each in processes_of(home) if "runtime" in each.cmdline()]
+    return [each for each in processes_of(home) if "runtime" in each.info["cmdline"]]

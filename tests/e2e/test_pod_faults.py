@@ -104,7 +104,7 @@ class Pod:
         return next(
             process
             for process in processes_of(self.directory)
-            if {"marway", "runtime", str(self.directory)} <= set(process.cmdline())
+            if {"marway", "runtime", str(self.directory)} <= set(process.info["cmdline"])
         )
 
     @property
@@ -424,7 +424,7 @@ def test_fault_sidecar_dies_before_register(up: Up, threads: ThreadPoolExecutor)
     sidecar = next(
         process
         for process in processes_of(up.home)
-        if {"sidecar", pod.name} <= set(process.cmdline()) and "--port" in process.cmdline()
+        if {"sidecar", pod.name} <= set(process.info["cmdline"]) and "--port" in process.info["cmdline"]
     )
     sidecar.kill()
     sidecar.wait(10)

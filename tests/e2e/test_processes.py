@@ -55,7 +55,7 @@ def test_one_archive_is_served_until_a_signal_and_nothing_is_left(
         assert json.loads(marway("models", "--registry", up.registry, "--json").stdout) == [
             {"name": "probe", "labels": {"PROD": "1.0"}, "versions": ["1.0"]}
         ]
-        names = {" ".join(process.cmdline()) for process in processes_of(home)}
+        names = {" ".join(process.info["cmdline"]) for process in processes_of(home)}
         for part in (
             "marway up",
             "marway runtime",
@@ -116,7 +116,7 @@ def test_a_pod_that_dies_comes_back(tmp_path: Path, archive: Path) -> None:
     with Up(home, str(archive)) as up:
         assert predict(up).status_code == 200
         for part in ("org.pytorch.serve.ModelServer", "marway sidecar", "marway runtime"):
-            victim = next(process for process in processes_of(home) if part in " ".join(process.cmdline()))
+            victim = next(process for process in processes_of(home) if part in " ".join(process.info["cmdline"]))
             victim.kill()
             victim.wait(10)
             wait_until(
@@ -131,12 +131,12 @@ def test_no_pod_gives_503_with_retry_after(tmp_path: Path, archive: Path) -> Non
     """While no pod is up the gateway says so at once, and when to come back."""
     home = tmp_path / "home"
     with Up(home, str(archive)) as up:
-        frozen = [process for process in processes_of(home) if "marway up" in " ".join(process.cmdline())]
+        frozen = [process for process in processes_of(home) if "marway up" in " ".join(process.info["cmdline"])]
         for process in frozen:
             process.suspend()  # so that nobody restarts the sidecar
         try:
             for process in processes_of(home):
-                if "marway sidecar" in " ".join(process.cmdline()):
+                if "marway sidecar" in " ".join(process.info["cmdline"]):
                     process.kill()
             answer = predict(up)
             assert (answer.status_code, answer.json()["code"]) == (503, "no_pod_available")

@@ -43,7 +43,7 @@ def test_fault_model_server_dies_while_no_other_pod_is_warm(cluster: Cluster) ->
 
 def test_fault_the_only_gateway_dies(cluster: Cluster) -> None:
     """kill -9 of the one gateway of `marway up`: it is started again at once, and serves with what pods have loaded."""
-    gateway = next(each for each in processes_of(cluster.up.home) if "gateway" in each.cmdline())
+    gateway = next(each for each in processes_of(cluster.up.home) if "gateway" in each.info["cmdline"])
     gateway.kill()
     began = time.monotonic()
 

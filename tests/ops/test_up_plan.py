@@ -153,7 +153,7 @@ def test_up_keeps_a_server_beside_its_pod(tmp_path: Path) -> None:
             "sidecar-pod-0.log",
         ]
         assert log.read_text() == "up\n"
-        (running,) = (each for each in processes_of(home) if each.cmdline()[1] == "-c")
+        (running,) = (each for each in processes_of(home) if each.info["cmdline"][1] == "-c")
         running.kill()
         wait_until(lambda: log.read_text() == "up\nup\n", timeout_s=10, what="another server")
         assert up.stop() == 0

@@ -48,7 +48,7 @@ class Pod:
         return next(
             process
             for process in processes_of(self._up.home)
-            if {"sidecar", self.name} <= set(process.cmdline()) and "--port" in process.cmdline()
+            if {"sidecar", self.name} <= set(process.info["cmdline"]) and "--port" in process.info["cmdline"]
         )
 
     @property
@@ -56,7 +56,7 @@ class Pod:
         return next(
             process
             for process in processes_of(self._up.home)
-            if {"-m", "marway", "runtime", str(self.directory)} <= set(process.cmdline())
+            if {"-m", "marway", "runtime", str(self.directory)} <= set(process.info["cmdline"])
         )
 
     def ready(self) -> bool:
@@ -98,7 +98,7 @@ class Cluster:
     @property
     def gateway(self) -> psutil.Process:
         found = processes_of(self.up.home)
-        return next(process for process in found if {"marway", "gateway"} <= set(process.cmdline()))
+        return next(process for process in found if {"marway", "gateway"} <= set(process.info["cmdline"]))
 
     @property
     def addresses(self) -> list[str]:

@@ -141,7 +141,7 @@ class Runtime:
     def part(self, word: str) -> psutil.Process:
         """Return its one process with this word on the command line that is no worker."""
         workers = {worker.pid for worker in self.state().workers}
-        (found,) = [p for p in processes_of(self.home) if p.pid not in workers and word in p.cmdline()]
+        (found,) = [p for p in processes_of(self.home) if p.pid not in workers and word in p.info["cmdline"]]
         return found
 
     @property
@@ -150,7 +150,7 @@ class Runtime:
 
     def shim(self, worker: RuntimeWorker) -> psutil.Process:
         """Return the process that TorchServe takes for this worker."""
-        (found,) = [p for p in processes_of(self.home) if p.cmdline()[-2:] == ["--worker", str(worker.pid)]]
+        (found,) = [p for p in processes_of(self.home) if p.info["cmdline"][-2:] == ["--worker", str(worker.pid)]]
         return found
 
     def processes(self) -> list[psutil.Process]:

@@ -131,7 +131,10 @@ class Up:
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
-    """Return the processes that have this home on their command line."""
+    """Return the processes that have this home on their command line.
+
+    It is in each one's ``info["cmdline"]``, which can be looked at when the process has ended meanwhile.
+    """
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         alive = process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE

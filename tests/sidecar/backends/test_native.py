@@ -344,7 +344,7 @@ async def test_a_fork_server_that_dies_takes_no_worker_along(tmp_path: Path) -> 
         pod = Pod(running)
         model = await pod.load()
         worker = await pod.worker(model)
-        (server,) = [each for each in processes_of(tmp_path) if "marway_runtime.forkserver" in each.cmdline()
+        (server,) = [each for each in processes_of(tmp_path) if "marway_runtime.forkserver" in each.info["cmdline"]
                      and each.pid != worker.pid]  # fmt: skip
         server.kill()
         server.wait(10)
