@@ -9,7 +9,7 @@ from marway.errors import InvalidRequest, MarwayError, ModelError, clip
 from marway.graphs import LookupNode
 from marway.resolve.resolver import Resolver
 from marway_gateway.graph.messages import Message, Unreadable
-from marway_gateway.graph.tables import TableRows
+from marway_gateway.graph.tables.tables import Tables
 
 __all__ = ["Lookups"]
 
@@ -22,7 +22,7 @@ class Lookups:
         tables: Where rows are looked up.
     """
 
-    def __init__(self, resolver: Resolver, tables: TableRows) -> None:
+    def __init__(self, resolver: Resolver, tables: Tables) -> None:
         self._resolver = resolver
         self._tables = tables
 
