@@ -23,7 +23,7 @@ from marway_gateway.admin.loading import Loader
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
 from marway_gateway.conversion.converters import Converters
-from marway_gateway.discovery import Discovery, sources_of
+from marway_gateway.discovery.opening import watched_pods
 from marway_gateway.duties.opening import doing_duties
 from marway_gateway.events.history import HistoryScan
 from marway_gateway.events.webhooks import WebhooksFile
@@ -37,16 +37,14 @@ from marway_gateway.observe.metrics import Metrics
 from marway_gateway.observe.observations import Limits, Observations
 from marway_gateway.observe.peers import Peers
 from marway_gateway.observe.telemetry import Telemetry
-from marway_gateway.placement import Ejection, PodSet
-from marway_gateway.placement.load_ahead import LoadAhead
+from marway_gateway.placement import PodSet
 from marway_gateway.placement.pod_api import PodApi
-from marway_gateway.placement.pod_watch import PodWatcher
 from marway_gateway.predict.admission import Admission
 from marway_gateway.predict.cache import AnswerCache
 from marway_gateway.predict.fallback import Fallbacks
 from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.predict.retry import Retries, RetryBudget
-from marway_gateway.settings import GatewaySettings, PodAddress
+from marway_gateway.settings import GatewaySettings
 from marway_gateway.tasks import Jobs, TaskSet
 from marway_gateway.traffic.division import Division
 from marway_gateway.traffic.rollouts.finding import Finding
@@ -158,31 +156,8 @@ async def open_gateway(
         stack.push_async_callback(converters.aclose)
         api = PodApi(connect_timeout_s=settings.connect_timeout_s)
         stack.push_async_callback(api.aclose)
-        fixed = [each for each in settings.pods if isinstance(each, PodAddress)]
-        pods = PodSet(
-            fixed,
-            ejection=Ejection(
-                after_failures=settings.eject_after_failures,
-                eject_s=settings.eject_s,
-                eject_max_s=settings.eject_max_s,
-                max_percent=settings.eject_max_percent,
-                on_ejection=telemetry.metrics.ejections.inc,
-            ),
-            spill_requests=settings.spill_requests,
-            spill_factor=settings.spill_factor,
-            max_requests=settings.max_requests_per_pod,
-            clock=clock,
-        )
-        telemetry.metrics.registry.register(Gauges(pods, reader, resolver, clock=clock))
-        load_ahead = LoadAhead(pods, api, concurrency=settings.load_ahead_concurrency, metrics=telemetry.metrics)
-        stack.push_async_callback(load_ahead.aclose)
-        load_ahead.start()
-        watcher = PodWatcher(pods, api, interval_s=settings.health_interval_s, clock=clock)
-        stack.push_async_callback(watcher.aclose)
-        await watcher.sync()
-        discovery = Discovery(fixed, sources_of(settings), pods, watcher)
-        stack.push_async_callback(discovery.aclose)
-        await discovery.start()
+        pods = await stack.enter_async_context(watched_pods(settings, api, metrics, clock=clock))
+        metrics.registry.register(Gauges(pods, reader, resolver, clock=clock))
         admission = Admission(
             per_version=settings.max_requests_per_version,
             queue_limit=settings.queue_limit,

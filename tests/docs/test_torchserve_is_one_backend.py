@@ -44,7 +44,7 @@ ALLOWED = {
     "gateway/marway_gateway/admin/app.py": {"torchserve"},
     "gateway/marway_gateway/processes/parent.py": {"torchserve_management"},
     "gateway/marway_gateway/server.py": {"torchserve_management"},
-    "gateway/marway_gateway/settings.py": {"torchserve_management"},
+    "gateway/marway_gateway/settings/__init__.py": {"torchserve_management"},
     # Surfaces of TorchServe's API: one is registered, others are compared with it.
     "gateway/marway_gateway/app.py": {"as TorchServe, KServe"},
     "gateway/marway_gateway/predict/body_hints.py": {'"torchserve"'},

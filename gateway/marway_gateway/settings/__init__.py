@@ -1,4 +1,7 @@
-"""Settings of the gateway: `MARWAY_GATEWAY_*`, or `config/gateway.toml`, which shows them all."""
+"""Settings of the gateway: `MARWAY_GATEWAY_*`, or `config/gateway.toml`, which shows them all.
+
+Groups of them are classes in modules of their own here, which `GatewaySettings` has as its bases.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,16 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from marway.settings import ComponentSettings
 from marway_gateway.addresses import PodAddress, PodService, PodSlices, parse_pods, parse_sources
+from marway_gateway.settings.connections import ConnectionSettings
+from marway_gateway.settings.observed import ObservedSettings
+from marway_gateway.settings.units import Bytes, Count, Percent, Port, Seconds
 from marway_http.hosts import parse_hosts, parse_origins
 
 __all__ = ["GatewaySettings", "PodAddress", "PodService", "PodSlices"]
 
-Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=1)]
-Percent = Annotated[int, Field(ge=0, le=100)]
 
-
-class GatewaySettings(ComponentSettings):
+class GatewaySettings(ObservedSettings, ConnectionSettings):
     """All that can be set about a gateway."""
 
     model_config = SettingsConfigDict(env_prefix="MARWAY_GATEWAY_")
@@ -29,26 +28,6 @@ class GatewaySettings(ComponentSettings):
     registry: str | None = None
     """URL of the registry, `file:///path`. No default, because a gateway on an empty registry looks healthy and
     knows no model; `MARWAY_REGISTRY` serves as well."""
-
-    observations: str | None = None
-    """URL of the store that has observations of predictions and feedback: a directory or S3, as for the registry. None
-    by default, which means the registry's; `MARWAY_OBSERVATIONS` serves as well."""
-    observations_flush_s: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
-    """How long in seconds observations wait at most before they are in the store, while it is there: what `kill -9`
-    loses. 10 keeps files few; with hundreds of models in use, each of which is a file, it takes longer."""
-    observations_flush_rows: Count = 50_000
-    """Observations of one model that are written without waiting for that. 50,000 are some 3 MB as a file."""
-    observations_flush_bytes: Bytes = 16 * 1024 * 1024
-    """Bytes of memory of one model's observations that are written without waiting. 16 MiB, as inputs and outputs may
-    be large."""
-    observations_buffer_rows: Count = 100_000
-    """Observations that wait for the store, of all models; while it is away the oldest are given up for new ones.
-    100,000 outlast half a minute at 3,000 predictions a second."""
-    observations_buffer_bytes: Bytes = 64 * 1024 * 1024
-    """Bytes of memory that they may take. 64 MiB still fits a small container."""
-    observations_body_bytes: Bytes = 1024 * 1024
-    """Largest input or output in bytes that is kept where a version's serving settings say `bodies`. 1 MiB, as more
-    than `buffered_body_bytes` is not held in memory anyway."""
 
     host: str = "127.0.0.1"
     """Address of the public HTTP port. Loopback, so that nothing is exposed by accident; 0.0.0.0 in a container."""
@@ -209,13 +188,6 @@ class GatewaySettings(ComponentSettings):
     """What that directory may hold in bytes; tables used least go first, and a larger one is refused. 4 GiB is ten
     million rows of some 400 bytes; it is disk, of which memory caches what is read."""
 
-    feedback_interval_s: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)] = 0.5
-    """Shortest time in seconds between two files of feedback, and so the longest that a call waits for its file to be
-    begun. 0.5: at most 7,200 files an hour, which `marway gc` merges; what comes after a pause is written at once."""
-    feedback_bytes: Bytes = 64 * 1024 * 1024
-    """Bytes of calls with feedback that may be in hand at a time, sent and not yet kept; more are refused with 429,
-    save a call that is the only one. 64 MiB is one body of the largest size, or many thousand usual ones."""
-
     max_requests_per_pod: Count = 512
     """Requests in flight on one pod, of this gateway. 512 is far above what a pod's workers are busy with, and bounds
     what a pod that answers nobody can hold; more wait here, where another pod can still take them."""
@@ -227,52 +199,12 @@ class GatewaySettings(ComponentSettings):
     """How long in seconds one of them waits before it is refused with 429. Behind a longer queue most callers would
     have given up by the time that their turn comes."""
 
-    max_connections: Count = 8192
-    """Client connections to the public HTTP port; more are answered 503 and closed. 8192 with the same number of
-    connections to pods stays below the 20,000 or so files that containers may usually open."""
-    grpc_max_connections: Count = 1024
-    """Client connections to the gRPC port; more are closed as they come. 1024, as one carries many calls; with those of
-    `max_connections` and to pods they stay below the 20,000 or so files that containers may usually open."""
-    grpc_idle_s: Annotated[float, Field(ge=1, le=86400)] = 300.0
-    """Time in seconds after which a gRPC connection without a call is asked to close (GOAWAY), which clients take for
-    what it is and connect anew. 300, so that pauses between requests seldom cost a new connection."""
-    header_timeout_s: Annotated[float, Field(gt=0, le=600)] = 5.0
-    """Time in seconds in which a client must send a request's headers, from connecting or from their first byte. 5
-    outlasts a bad mobile network and closes a slow-loris connection soon."""
-    body_timeout_s: Annotated[float, Field(gt=0, le=600)] = 5.0
-    """Time in seconds in which a client must send a request's body, which each `body_min_rate` bytes of it prolong by
-    a second; time in which we do not read is not counted. 5, as for headers; after it the connection is closed."""
-    body_min_rate: Bytes = 1024
-    """Bytes a second at which a body must come after that. 1 KiB/s is slower than any network of today."""
-    write_timeout_s: Seconds = 30.0
-    """Time in seconds in which a client may read nothing of an answer that fills its connection; then it is closed. 30
-    outlasts a pause of the network and frees what a client that sleeps would hold for ever."""
-
     lame_duck_s: Annotated[float, Field(ge=0, le=60)] = 1.0
     """Time in seconds after SIGTERM in which requests are still taken, while `/readyz` says no and each answer asks its
     client to connect anew. 1, as for sidecars: whoever sends requests hears of it first."""
     drain_timeout_s: Seconds = 10.0
     """Time in seconds that requests in flight get to finish after SIGTERM; 3 when the process that started the gateway
     is gone. 10 fits into the 30 s that Kubernetes gives, with room to spare."""
-
-    duties: bool = True
-    """Whether this gateway may do what one among all gateways of a registry does in the background: events, quality,
-    drift. It takes a moment of a processor now and then, in a process of its own; off where others do it, or where the
-    registry may only be read."""
-    webhooks_file: Path | None = None
-    """TOML file of webhooks that are sent events, `[[webhook]]` with `name`, `url`, `secret` or `secret_file`, `types`
-    and `models`. Read again when it changes. None by default: events are kept, and sent to nobody. All gateways of a
-    registry that have one should have the same: one of them sends."""
-    quality_interval_s: Annotated[float, Field(ge=1, le=86400)] = 60.0
-    """Time in seconds between two looks at the quality of versions that declare it; longer where that took
-    more than a tenth of a processor, and five times as long where none does. A minute: truth comes late anyway."""
-    drift_interval_s: Annotated[float, Field(ge=1, le=86400)] = 300.0
-    """The same of drift. Five minutes, as what arrives in a day or more hardly changes sooner."""
-
-    evaluation_disk_bytes: Annotated[int, Field(ge=1024 * 1024)] = 1024 * 1024 * 1024
-    """Bytes of the temporary directory that these looks may take for copies of observations in S3, and as many again
-    for what does not fit into memory. 1 GiB holds some ten million predictions without their bodies; a model whose
-    windows hold more is named in the log and not looked at."""
 
     access_log: bool = True
     """One JSON line a request on stdout, without payloads; health and metrics requests are left out."""
