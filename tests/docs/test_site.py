@@ -1,4 +1,4 @@
-"""The site of docs/ is whole: every page is in its navigation, every link leads somewhere, nothing is from elsewhere."""
+"""The site of docs/ is whole: every page is in its navigation, every link leads somewhere, all files are here."""
 
 from __future__ import annotations
 
