@@ -8,12 +8,15 @@ from fastapi import FastAPI
 
 from marway import __version__
 from marway_gateway.admin.contract_routes import contracts_router
+from marway_gateway.admin.kept.routes import kept_router
 from marway_gateway.admin.labels import labels_router
 from marway_gateway.admin.pods import pods_router
 from marway_gateway.admin.protection import protection_router
 from marway_gateway.admin.traffic.rollouts import rollouts_router
 from marway_gateway.admin.traffic.shadow import shadow_router
+from marway_gateway.admin.versions.routes import versions_router
 from marway_gateway.app import HEALTH_LINKS, LINKS, new_app
+from marway_gateway.console.try_route import add_try_routes
 from marway_gateway.gateway import Gateway
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
@@ -55,10 +58,11 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
     app.include_router(catalogue_router(current, versions_only=settings.torchserve_management))
     routers = (
         *(labels_router, protection_router, contracts_router, rollouts_router, shadow_router),
-        pods_router,
+        *(pods_router, versions_router, kept_router),
     )
     for router in routers:
         app.include_router(router(current))
+    add_try_routes(app, current)
     if settings.torchserve_management:
         add_managing(app, current)  # before the routes that refuse it
     for surface in SURFACES:
