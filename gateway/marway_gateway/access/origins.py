@@ -20,6 +20,7 @@ from starlette.types import Scope, Send
 
 from marway.errors import ForeignOrigin, UnsupportedMedia, clip
 from marway.wire import headers as wire
+from marway_gateway.access.sign_in import MARK
 from marway_http.hosts import HostGuard
 
 __all__ = ["WRITES", "Cors", "answer_preflight", "check_admin_request"]
@@ -33,7 +34,7 @@ _INDEX: Final = "/v2/repository/index"
 _MODELS: Final = "/models"
 _TRY: Final = "/console/try/"
 """Where the console sends what a model takes, which may be anything."""
-_CONSOLE: Final = (b"x-marway-console", b"1")
+_CONSOLE: Final = (MARK.lower().encode(), b"1")
 """A header that no page of another origin can send unasked, and that no form can send at all."""
 _ANY: Final = "*"
 _EXPOSED: Final = (

@@ -15,11 +15,20 @@ from marway.records import VersionRecord
 from marway.refs import Reference, check_model_id
 from marway.registry import Registry
 from marway.serving import ServingSettings
-from marway_gateway.gateway import CurrentGateway
+from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import problems
 
-__all__ = ["AnyModel", "ModelList", "ModelSummary", "VersionDetail", "catalogue_router"]
+__all__ = [
+    "AnyModel",
+    "ModelList",
+    "ModelSummary",
+    "VersionDetail",
+    "catalogue_router",
+    "model_summary",
+    "page_of_models",
+    "version_detail",
+]
 
 AnyModel = Annotated[str, Path(description="A model's name, or the id of one of its versions.", examples=["intent"])]
 VersionOrLabel = Annotated[str, Path(description="A version, or a label.", examples=["1.0"])]
@@ -106,14 +115,23 @@ def catalogue_router(gateway: CurrentGateway, *, versions_only: bool = False) ->
         model: AnyModel,
         version: VersionOrLabel,
     ) -> VersionDetail:
-        resolved = await gateway().resolver.resolve(model, version)
-        reader = gateway().reader
-        state = await reader.call(reader.registry.state, resolved.record.name)
-        labels = sorted(label for label, at in state.labels.items() if at == resolved.record.version)
-        fields = {name: getattr(resolved.record, name) for name in VersionRecord.model_fields}
-        return VersionDetail(**{**fields, "serving": resolved.serving, "labels": labels})
+        return await version_detail(gateway(), model, version)
 
     return router
+
+
+async def version_detail(gateway: Gateway, model: str, version: str) -> VersionDetail:
+    """Return what is shown of a version, or of the one that a label points at.
+
+    Raises:
+        InvalidReference, NotFound: There is none.
+        RegistryUnavailable: The registry does not answer.
+    """
+    resolved = await gateway.resolver.resolve(model, version)
+    state = await gateway.reader.call(gateway.reader.registry.state, resolved.record.name)
+    labels = sorted(label for label, at in state.labels.items() if at == resolved.record.version)
+    fields = {name: getattr(resolved.record, name) for name in VersionRecord.model_fields}
+    return VersionDetail(**{**fields, "serving": resolved.serving, "labels": labels})
 
 
 def _add_models(router: APIRouter, gateway: CurrentGateway) -> None:
@@ -125,7 +143,7 @@ def _add_models(router: APIRouter, gateway: CurrentGateway) -> None:
     )
     async def list_models(limit: Limit = 100, after: After = "") -> ModelList:
         reader = gateway().reader
-        return await reader.call(_page, reader.registry, limit, after)
+        return await reader.call(page_of_models, reader.registry, limit, after)
 
     @router.get(
         "/models/{model}",
@@ -136,18 +154,23 @@ def _add_models(router: APIRouter, gateway: CurrentGateway) -> None:
     async def show_model(model: AnyModel) -> ModelSummary:
         check_model_id(model)
         reader = gateway().reader
-        return await reader.call(_model, reader.registry, model)
+        return await reader.call(model_summary, reader.registry, model)
 
 
-def _page(registry: Registry, limit: int, after: str) -> ModelList:
+def page_of_models(registry: Registry, limit: int, after: str) -> ModelList:
     """Read one page. Blocks."""
     names = list(islice(registry.models(start_after=after), limit + 1))
     page = names[:limit]
     return ModelList(models=[_summary(registry, name) for name in page], next=page[-1] if len(names) > limit else None)
 
 
-def _model(registry: Registry, name_or_id: str) -> ModelSummary:
-    """Read one model. Blocks."""
+def model_summary(registry: Registry, name_or_id: str) -> ModelSummary:
+    """Read one model, by its name or the id of one of its versions. Blocks.
+
+    Raises:
+        ModelNotFound: There is none.
+        RegistryUnavailable: The registry does not answer.
+    """
     pointer = registry.pointer(name_or_id)
     if pointer is None:
         registry.resolve(Reference(name_or_id))  # raises, naming what exists, unless it was published just now
