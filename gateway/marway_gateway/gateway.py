@@ -19,6 +19,7 @@ from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.access.authentication import TokenFile
 from marway_gateway.admin.contracts import ContractChecks
+from marway_gateway.admin.kept.asking import KeptPredictions
 from marway_gateway.admin.loading import Loader
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
@@ -79,6 +80,7 @@ class Gateway:
     loader: Loader
     releaser: Releaser
     feedback: FeedbackLog
+    kept: KeptPredictions
     rollouts: Rollouts
     rollout_watcher: Watcher
     token_files: Mapping[Path, TokenFile]
@@ -270,6 +272,7 @@ async def open_gateway(
             loader=loader,
             releaser=Releaser(loader, writer, contracts),
             feedback=feedback,
+            kept=KeptPredictions(registry.url, settings),
             rollouts=rollouts,
             rollout_watcher=watcher_of_rollouts,
             token_files=token_files,

@@ -16,11 +16,20 @@ from marway.refs import Reference, check_model_id
 from marway.registry import Registry
 from marway.registry.reading import ModelSummary as Found
 from marway.serving import ServingSettings
-from marway_gateway.gateway import CurrentGateway
+from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import problems
 
-__all__ = ["AnyModel", "ModelList", "ModelSummary", "VersionDetail", "catalogue_router", "found_models"]
+__all__ = [
+    "AnyModel",
+    "ModelList",
+    "ModelSummary",
+    "VersionDetail",
+    "catalogue_router",
+    "found_models",
+    "model_summary",
+    "version_detail",
+]
 
 AnyModel = Annotated[str, Path(description="A model's name, or the id of one of its versions.", examples=["intent"])]
 VersionOrLabel = Annotated[str, Path(description="A version, or a label.", examples=["1.0"])]
@@ -111,14 +120,23 @@ def catalogue_router(gateway: CurrentGateway, *, versions_only: bool = False) ->
         model: AnyModel,
         version: VersionOrLabel,
     ) -> VersionDetail:
-        resolved = await gateway().resolver.resolve(model, version)
-        reader = gateway().reader
-        state = await reader.call(reader.registry.state, resolved.record.name)
-        labels = sorted(label for label, at in state.labels.items() if at == resolved.record.version)
-        fields = {name: getattr(resolved.record, name) for name in VersionRecord.model_fields}
-        return VersionDetail(**{**fields, "serving": resolved.serving, "labels": labels})
+        return await version_detail(gateway(), model, version)
 
     return router
+
+
+async def version_detail(gateway: Gateway, model: str, version: str) -> VersionDetail:
+    """Return what is shown of a version, or of the one that a label points at.
+
+    Raises:
+        InvalidReference, NotFound: There is none.
+        RegistryUnavailable: The registry does not answer.
+    """
+    resolved = await gateway.resolver.resolve(model, version)
+    state = await gateway.reader.call(gateway.reader.registry.state, resolved.record.name)
+    labels = sorted(label for label, at in state.labels.items() if at == resolved.record.version)
+    fields = {name: getattr(resolved.record, name) for name in VersionRecord.model_fields}
+    return VersionDetail(**{**fields, "serving": resolved.serving, "labels": labels})
 
 
 def _add_models(router: APIRouter, gateway: CurrentGateway) -> None:
@@ -141,7 +159,7 @@ def _add_models(router: APIRouter, gateway: CurrentGateway) -> None:
     async def show_model(model: AnyModel) -> ModelSummary:
         check_model_id(model)
         reader = gateway().reader
-        return await reader.call(_model, reader.registry, model)
+        return await reader.call(model_summary, reader.registry, model)
 
 
 def found_models(registry: Registry, limit: int, after: str, contains: str = "") -> tuple[list[Found], str | None]:
@@ -166,8 +184,13 @@ def _page(registry: Registry, limit: int, after: str, contains: str) -> ModelLis
     return ModelList(models=[_shown(each) for each in found], next=following)
 
 
-def _model(registry: Registry, name_or_id: str) -> ModelSummary:
-    """Read one model. Blocks."""
+def model_summary(registry: Registry, name_or_id: str) -> ModelSummary:
+    """Read one model, by its name or the id of one of its versions. Blocks.
+
+    Raises:
+        ModelNotFound: There is none.
+        RegistryUnavailable: The registry does not answer.
+    """
     pointer = registry.pointer(name_or_id)
     if pointer is None:
         registry.resolve(Reference(name_or_id))  # raises, naming what exists, unless it was published just now
