@@ -19,7 +19,7 @@ from marway_gateway.gateway import CurrentGateway
 from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import problems
 
-__all__ = ["AnyModel", "ModelList", "ModelSummary", "VersionDetail", "catalogue_router"]
+__all__ = ["AnyModel", "ModelList", "ModelSummary", "VersionDetail", "catalogue_router", "page_of_models"]
 
 AnyModel = Annotated[str, Path(description="A model's name, or the id of one of its versions.", examples=["intent"])]
 VersionOrLabel = Annotated[str, Path(description="A version, or a label.", examples=["1.0"])]
@@ -125,7 +125,7 @@ def _add_models(router: APIRouter, gateway: CurrentGateway) -> None:
     )
     async def list_models(limit: Limit = 100, after: After = "") -> ModelList:
         reader = gateway().reader
-        return await reader.call(_page, reader.registry, limit, after)
+        return await reader.call(page_of_models, reader.registry, limit, after)
 
     @router.get(
         "/models/{model}",
@@ -139,7 +139,7 @@ def _add_models(router: APIRouter, gateway: CurrentGateway) -> None:
         return await reader.call(_model, reader.registry, model)
 
 
-def _page(registry: Registry, limit: int, after: str) -> ModelList:
+def page_of_models(registry: Registry, limit: int, after: str) -> ModelList:
     """Read one page. Blocks."""
     names = list(islice(registry.models(start_after=after), limit + 1))
     page = names[:limit]
