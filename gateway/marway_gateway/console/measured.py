@@ -21,19 +21,15 @@ MEASURED: Final[Mapping[str, str]] = {
     "whichever way they were asked for. Other gateways count their own; Prometheus adds them up.",
     "errors_min": "Those of them that failed by a fault of the model, its pod or Marway: the outcomes model_error, "
     "unavailable and timeout. What callers did wrong is not counted.",
-    "rollouts": "Labels whose requests are divided between two versions now, or whose rollout is paused.",
     # one model
     "observed": "Predictions that gateways observed, as they stand in the store of observations. They are written in "
     "files, by default every 10 s, so the last seconds are missing.",
-    "latency": "Milliseconds from a request's head to its answer's end, in the gateway. p50: half of them were faster; "
-    "p99: one in a hundred was slower.",
+    "latency": "Milliseconds from a request's head to its answer's end, in a gateway, of what all gateways kept. "
+    "p50: half of them were faster; p99: one in a hundred was slower. The last seconds may be missing.",
     "quality": "What feedback says of predictions, joined by their ids; the bar is the 95 % interval, within which the "
     "true figure is but for one time in twenty.",
-    "errors": "Observed predictions whose status is 500 or higher: the model's, its pod's or Marway's fault. What "
-    "callers did wrong is not among them.",
-    "tracebacks": "Errors with what the handler raised, as the pods' logs and answers told.",
-    "loaded": "Bytes of memory that the pod measured of the version's workers when it had loaded; what it "
-    "takes while it answers may be more.",
+    "errors": "Kept predictions that failed by a fault of the model, its pod or Marway: the outcomes model_error, "
+    "unavailable and timeout. What callers did wrong is not among them.",
     "size": "Bytes of the archive as it is stored; archives of the same content are stored once.",
     "history": "The entries of the model's history in the registry: each change is one, and none is ever changed.",
     # one version, trying it, requests

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from marway_gateway.console.frame import NavLink
 from marway_gateway.console.login import add_login
+from marway_gateway.console.models.figures import figures_router
 from marway_gateway.console.models.pages import models_page, models_router
 from marway_gateway.console.requests.pages import requests_router
 from marway_gateway.console.statics import static_answer
@@ -30,6 +31,7 @@ __all__ = ["CONSOLE_LINK", "add_console", "console_home"]
 
 _ROUTERS: Final[tuple[Callable[[CurrentGateway], APIRouter], ...]] = (
     models_router,
+    figures_router,
     version_router,
     try_router,
     requests_router,

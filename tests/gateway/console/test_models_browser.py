@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Page
+from playwright.async_api import Page, expect
 
 from gateway.console.conftest import Shown
 from support.browser import Seen, keep, needs_browser
@@ -23,6 +23,6 @@ async def test_pictures_of_models(shown: Shown, opened: tuple[Page, Seen], tmp_p
     await page.goto(f"{shown.console}/")
     await keep(page, "console-models.png", directory=tmp_path)
     await page.click("a[href$='models/intent']")
-    await page.wait_for_load_state()
+    await expect(page.locator("#observed figure")).to_have_count(3)
     await keep(page, "console-model.png", directory=tmp_path, full_page=True)
     assert seen.complaints == []
