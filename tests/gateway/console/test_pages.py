@@ -87,10 +87,10 @@ async def test_errors_are_pages(gateway: Running) -> None:
 
 async def test_what_handlers_raised(gateway: Running) -> None:
     """The log of a version on all pods, whole or of one request; a pod that cannot tell is named."""
-    log = (await gateway.admin.get("/models/intent/versions/PROD/log?request=r-failed")).json()
-    assert (log["version"], log["lines"][0]["pod"], log["lines"][0]["traceback"][:9]) == ("1.0", "pod-0", "Traceback")
+    log = (await gateway.admin.get("/models/digits/versions/STG/log?request=r-failed")).json()
+    assert (log["version"], log["lines"][0]["pod"], log["lines"][0]["traceback"][:9]) == ("1", "pod-0", "Traceback")
     assert log["unanswered"] == {}
-    assert (await gateway.admin.get("/models/intent/versions/PROD/log?request=other")).json()["lines"] == []
+    assert (await gateway.admin.get("/models/digits/versions/STG/log?request=other")).json()["lines"] == []
     text = (await gateway.admin.get("/console/models/intent/versions/1.0/traceback?request=r-failed")).text
     assert "in preprocess" in text
 
