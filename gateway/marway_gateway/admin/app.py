@@ -8,9 +8,12 @@ from fastapi import FastAPI
 
 from marway import __version__
 from marway_gateway.admin.contract_routes import contracts_router
+from marway_gateway.admin.events import events_router
 from marway_gateway.admin.labels import labels_router
 from marway_gateway.admin.pods import pods_router
 from marway_gateway.admin.protection import protection_router
+from marway_gateway.admin.settings import settings_router
+from marway_gateway.admin.traffic.course import divided_router
 from marway_gateway.admin.traffic.rollouts import rollouts_router
 from marway_gateway.admin.traffic.shadow import shadow_router
 from marway_gateway.app import HEALTH_LINKS, LINKS, new_app
@@ -58,7 +61,7 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
     app.include_router(catalogue_router(current, versions_only=settings.torchserve_management))
     routers = (
         *(labels_router, protection_router, contracts_router, rollouts_router, shadow_router),
-        pods_router,
+        *(divided_router, pods_router, events_router, settings_router),
     )
     for router in routers:
         app.include_router(router(current))
