@@ -16,7 +16,7 @@ from marway.environments.lock import EnvironmentLock
 from marway.errors import LoadFailed, MarwayError, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway.refs import server_name
-from marway.wire.pods import State
+from marway.wire.pods import State, UnloadReason
 from marway_sidecar.archives import Fetches
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.backends.runtime import ENVIRONMENT_TIMEOUT_S
@@ -82,7 +82,7 @@ class Transitions:
             finally:
                 for wheel in wheels:  # installed, or of no use
                     wheel.close()
-            entry.served, entry.failure, entry.restores = served, None, 0
+            entry.served, entry.failure, entry.unloaded, entry.restores = served, None, None, 0
             entry.load_duration_s = time.monotonic() - entry.load_began
             entry.used_at = time.monotonic()
             entry.usage.restart()
@@ -160,7 +160,7 @@ class Transitions:
             entry.settled_at = time.monotonic()
             self.context.memory.shrunk(entry.key)
 
-    async def unload(self, entry: Entry, reason: str) -> None:
+    async def unload(self, entry: Entry, reason: UnloadReason) -> None:
         """Let nobody in, wait until no call is in flight, unload; what is not loaded is left as it is.
 
         Raises:
@@ -179,6 +179,7 @@ class Transitions:
             self.context.memory.keep(entry.key)
             self._show(entry, "ready")
             raise
+        entry.unloaded = reason, time.time()
         self.forget(entry)
         if reason != "asked":
             self.context.metrics.evictions.labels(reason).inc()
