@@ -37,6 +37,7 @@ from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics
 from marway_gateway.observe.observations import Limits, Observations
 from marway_gateway.observe.peers import Peers
+from marway_gateway.observe.recent import RecentRequests
 from marway_gateway.observe.telemetry import Telemetry
 from marway_gateway.placement import PodSet
 from marway_gateway.placement.pod_api import PodApi
@@ -73,6 +74,7 @@ class Gateway:
     converters: Converters
     readiness: Readiness
     telemetry: Telemetry
+    recent: RecentRequests
     writer: RegistryWriter
     pod_api: PodApi
     loader: Loader
@@ -140,6 +142,8 @@ async def open_gateway(
         observations = Observations(observed, metrics, Limits.of(settings))
         stack.push_async_callback(asyncio.to_thread, observations.close)
         telemetry = Telemetry(metrics, access_log, observations)
+        recent = RecentRequests(telemetry.durations, clock)
+        tasks.start("recent-requests", recent.run)
         tasks.start("loop-watch", partial(watch_loop, telemetry.metrics.loop_blocked.observe))
         reader = RegistryReader(registry, threads=settings.registry_threads, clock=clock)
         stack.push_async_callback(reader.aclose)
@@ -262,6 +266,7 @@ async def open_gateway(
                 clock=clock,
             ),
             telemetry=telemetry,
+            recent=recent,
             writer=writer,
             pod_api=api,
             loader=loader,

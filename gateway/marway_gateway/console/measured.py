@@ -17,10 +17,10 @@ MEASURED: Final[Mapping[str, str]] = {
     "that it knows. Each pod tells of every change at once, and is looked at every second beside.",
     "traffic": "Which part of a label's requests a version is to get: all, or what the rollout under way gives it. "
     "Callers are assigned by their key, so what was really served differs a little.",
-    "requests_min": "Predictions that this gateway (all of its processes that answer this page: one) ended in the last "
-    "minute, with any outcome. Other gateways count their own; Prometheus adds them up.",
-    "errors_min": "Those of them that failed by a fault of the model, its pod or Marway: status 500 and higher. What "
-    "callers did wrong, below 500, is not counted.",
+    "requests_min": "Predictions that this process of this gateway ended in the last minute, with any outcome, "
+    "whichever way they were asked for. Other gateways count their own; Prometheus adds them up.",
+    "errors_min": "Those of them that failed by a fault of the model, its pod or Marway: the outcomes model_error, "
+    "unavailable and timeout. What callers did wrong is not counted.",
     "rollouts": "Labels whose requests are divided between two versions now, or whose rollout is paused.",
     # one model
     "observed": "Predictions that gateways observed, as they stand in the store of observations. They are written in "
