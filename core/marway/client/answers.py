@@ -174,12 +174,12 @@ def error_of(response: httpx.Response, content: bytes, call: Call, *, attempts: 
 
 
 def named(error: MarwayError, call: Call, headers: Mapping[str, str] | None = None) -> MarwayError:
-    """Return an error with the ids of the request that it is about."""
+    """Return an error with the ids, model and version of the request that it is about."""
     found = {} if headers is None else headers
     error.request_id = found.get(wire.REQUEST_ID, call.request_id)
     error.prediction_id = found.get(wire.PREDICTION_ID)
-    if error.model is None:
-        error.model = call.model
+    error.model = error.model or found.get(wire.MODEL_NAME, call.model)
+    error.version = error.version or found.get(wire.MODEL_VERSION)
     return error
 
 
