@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Histogram
 
@@ -22,6 +22,11 @@ from marway_gateway.observe.observed import ObservationSink, Tokens
 from marway_gateway.observe.open_inference_json import media_type_of
 from marway_gateway.observe.prediction_id import new_prediction_id
 from marway_gateway.traffic.assignment import Assignment
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from marway_gateway.traces.spans import RequestTraces
 
 __all__ = ["RequestInfo", "Telemetry"]
 
@@ -65,6 +70,8 @@ class RequestInfo:
         graph, node: The prediction of a graph that asked, and by which node; None where the caller asked.
         steps: What `Server-Timing` says of a graph's nodes.
         notes: Further headers that say how the answer came to be.
+        waits: When it waited here for its turn, from and to.
+        span: Its own, where traces are on.
     """
 
     surface: str | None = None
@@ -102,6 +109,8 @@ class RequestInfo:
     node: str | None = None
     steps = ""
     notes: tuple[tuple[str, str], ...] = ()
+    waits: tuple[tuple[float, float], ...] = ()
+    span: Span | None = None
 
     def __init__(self, *, method: str, path: str, ids: RequestIds) -> None:
         self.started = time.perf_counter()
@@ -162,6 +171,7 @@ class Telemetry:
         self.metrics = metrics
         self.live: Callable[[RequestInfo, Assignment], None] = lambda info, assignment: None
         """Told of each answer of a label that is divided."""
+        self.traces: RequestTraces | None = None
         self._access_log = access_log
         self._observations = observations
         self._in_flight = 0
@@ -178,6 +188,8 @@ class Telemetry:
             observed: Whether its answer is a prediction that may be kept, and has an id, or tells of the model itself.
         """
         info.surface = surface
+        if self.traces is not None:
+            self.traces.begin(info)
         if observed:
             info.prediction_id = new_prediction_id()
         self._in_flight += 1
@@ -201,6 +213,8 @@ class Telemetry:
                     self.metrics.openai_tokens.labels(info.model or "", info.version or "", kind).inc(count)
             if self._observations is not None and info.observe != "off":
                 self._observations.add(info, duration_s)
+            if info.span is not None and self.traces is not None:
+                self.traces.end(info, info.span)
         if self._access_log is not None and info.path not in _UNLOGGED:
             self._access_log.put((time.time(), _fields(info, duration_s)))
 

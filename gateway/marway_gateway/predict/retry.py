@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from marway.errors import InvalidRequest, MarwayError, ModelError, NoPodAvailable, NoRoomToSpare, Unavailable
 from marway.graphs import TABLE_BACKEND
 from marway.wire.headers import Outcome
 from marway.wire.problems import parse_problem
 from marway_gateway.observe.metrics import Metrics
+from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, VersionKey
 from marway_gateway.predict.admission import next_turn
 from marway_gateway.predict.body_hints import hinted
@@ -28,7 +30,18 @@ from marway_gateway.transport.base import AttemptFailed, PodUnreachable
 from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
 
-__all__ = ["FailedAttempt", "Retries", "RetryBudget", "lost_attempt", "must_wait", "nobody_left", "refused_attempt"]
+__all__ = [
+    "FailedAttempt",
+    "Retries",
+    "RetryBudget",
+    "lost_attempt",
+    "must_wait",
+    "nobody_left",
+    "refused_attempt",
+    "waited",
+]
+
+T = TypeVar("T")
 
 _RETRY_AFTER_S: Final = 1.0
 _WORKER_DIED: Final = "worker_died"
@@ -133,6 +146,15 @@ def must_wait(call: PredictCall, spec: PlacementSpec) -> None:
         name, version = spec.key
         message = f"other requests for {name} {version} take all the room there is, and this one gives way to them"
         raise NoRoomToSpare(message, model=name, version=version, retry_after_s=_RETRY_AFTER_S)
+
+
+async def waited(info: RequestInfo, turn: Awaitable[T]) -> T:
+    """Return what a call waits for, and note when it did."""
+    began = time.perf_counter()
+    try:
+        return await turn
+    finally:
+        info.waits = (*info.waits, (began, time.perf_counter()))
 
 
 class RetryBudget:
