@@ -56,6 +56,7 @@ _TAGS: Final[list[dict[str, Any]]] = [
     {"name": "versions", "description": "Load, unload and delete versions."},
     {"name": "serving", "description": "How a model is served."},
     {"name": "pods", "description": "Who serves."},
+    {"name": "observations", "description": "What was kept of predictions."},
     {"name": "health", "description": "How the process does. No token is needed."},
 ]
 """What the document says of each group of routes that is no surface's, in their order."""

@@ -19,6 +19,7 @@ from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.access.authentication import TokenFile
 from marway_gateway.admin.contracts import ContractChecks
+from marway_gateway.admin.kept.asking import KeptPredictions
 from marway_gateway.admin.loading import Loader
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
@@ -36,6 +37,7 @@ from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics
 from marway_gateway.observe.observations import Limits, Observations
 from marway_gateway.observe.peers import Peers
+from marway_gateway.observe.recent import RecentRequests
 from marway_gateway.observe.telemetry import Telemetry
 from marway_gateway.placement import PodSet
 from marway_gateway.placement.pod_api import PodApi
@@ -72,11 +74,13 @@ class Gateway:
     converters: Converters
     readiness: Readiness
     telemetry: Telemetry
+    recent: RecentRequests
     writer: RegistryWriter
     pod_api: PodApi
     loader: Loader
     releaser: Releaser
     feedback: FeedbackLog
+    kept: KeptPredictions
     rollouts: Rollouts
     rollout_watcher: Watcher
     token_files: Mapping[Path, TokenFile]
@@ -138,6 +142,8 @@ async def open_gateway(
         observations = Observations(observed, metrics, Limits.of(settings))
         stack.push_async_callback(asyncio.to_thread, observations.close)
         telemetry = Telemetry(metrics, access_log, observations)
+        recent = RecentRequests(telemetry.durations, clock)
+        tasks.start("recent-requests", recent.run)
         tasks.start("loop-watch", partial(watch_loop, telemetry.metrics.loop_blocked.observe))
         reader = RegistryReader(registry, threads=settings.registry_threads, clock=clock)
         stack.push_async_callback(reader.aclose)
@@ -259,11 +265,13 @@ async def open_gateway(
                 clock=clock,
             ),
             telemetry=telemetry,
+            recent=recent,
             writer=writer,
             pod_api=api,
             loader=loader,
             releaser=Releaser(loader, writer, contracts),
             feedback=feedback,
+            kept=KeptPredictions(registry.url, settings),
             rollouts=rollouts,
             rollout_watcher=watcher_of_rollouts,
             token_files=token_files,

@@ -16,7 +16,11 @@ from starlette.routing import Route
 from marway_gateway.console.frame import NavLink
 from marway_gateway.console.login import add_login
 from marway_gateway.console.models.pages import models_page, models_router
+from marway_gateway.console.requests.pages import requests_router
 from marway_gateway.console.statics import static_answer
+from marway_gateway.console.trying.pages import try_router
+from marway_gateway.console.trying.routes import add_try_routes
+from marway_gateway.console.versions.pages import version_router
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.requests import FastPathApp
 from marway_http.pages.about import Link
@@ -26,10 +30,14 @@ __all__ = ["CONSOLE_LINK", "add_console", "console_home"]
 
 _ROUTERS: Final[tuple[Callable[[CurrentGateway], APIRouter], ...]] = (
     models_router,
+    version_router,
+    try_router,
+    requests_router,
     # a line a page
 )
 _NAV: Final[tuple[NavLink, ...]] = (
     NavLink("Models", "console/models"),
+    NavLink("Requests", "console/requests"),
     # those that the frame leads to, in this order
 )
 CONSOLE_LINK: Final = Link(href="console/models", title="The console: models, pods, rollouts and requests, for people")
@@ -41,6 +49,7 @@ def add_console(app: FastPathApp, current: CurrentGateway) -> None:
     app.state.console_nav = _NAV
     app.router.routes.append(Route("/console/static/{name}", static_answer, methods=["GET"]))
     add_login(app, current)
+    add_try_routes(app, current)
     for router in _ROUTERS:
         app.include_router(router(current))
 

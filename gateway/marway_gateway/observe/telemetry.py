@@ -175,7 +175,7 @@ class Telemetry:
         self._access_log = access_log
         self._observations = observations
         self._in_flight = 0
-        self._durations: dict[tuple[str, str, str, str], Histogram] = {}
+        self.durations: dict[tuple[str, str, str, str], Histogram] = {}
         self._traffic: dict[tuple[str | None, str | None, str], Counter] = {}
         metrics.requests_in_flight.set_function(lambda: self._in_flight)
 
@@ -201,9 +201,9 @@ class Telemetry:
             self._in_flight -= 1
             # Only what was resolved becomes a label: callers must not be able to make series.
             labels = info.model or "", info.version or "", info.surface, info.outcome
-            durations = self._durations.get(labels)
+            durations = self.durations.get(labels)
             if durations is None:  # looking one up costs several times what counting does
-                durations = self._durations[labels] = self.metrics.request_duration.labels(*labels)
+                durations = self.durations[labels] = self.metrics.request_duration.labels(*labels)
             durations.observe(duration_s)
             if info.assignment is not None:
                 self._count_traffic(info)
