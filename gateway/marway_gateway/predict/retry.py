@@ -21,7 +21,6 @@ from marway.graphs import TABLE_BACKEND
 from marway.wire.headers import Outcome
 from marway.wire.problems import parse_problem
 from marway_gateway.observe.metrics import Metrics
-from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.placement import PlacementSpec, Pod, PodSet, VersionKey
 from marway_gateway.predict.admission import next_turn
 from marway_gateway.predict.body_hints import hinted
@@ -30,16 +29,7 @@ from marway_gateway.transport.base import AttemptFailed, PodUnreachable
 from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
 
-__all__ = [
-    "FailedAttempt",
-    "Retries",
-    "RetryBudget",
-    "lost_attempt",
-    "must_wait",
-    "nobody_left",
-    "refused_attempt",
-    "waited",
-]
+__all__ = ["FailedAttempt", "Retries", "RetryBudget", "in_turn", "lost_attempt", "nobody_left", "refused_attempt"]
 
 T = TypeVar("T")
 
@@ -133,8 +123,8 @@ def nobody_left(spec: PlacementSpec, failed: Sequence[FailedAttempt], troubles: 
     )
 
 
-def must_wait(call: PredictCall, spec: PlacementSpec) -> None:
-    """Take in that a call has to wait for a turn, or for room on a pod; refuse one that is not to.
+async def in_turn(call: PredictCall, spec: PlacementSpec, turn: Callable[[], Awaitable[T]]) -> T:
+    """Have a call wait for its turn, or for room on a pod, and note when it did; refuse one that is not to wait.
 
     Raises:
         NoRoomToSpare: It gives way to all others.
@@ -142,17 +132,14 @@ def must_wait(call: PredictCall, spec: PlacementSpec) -> None:
     """
     if call.base is not None:
         raise CandidateLost
-    if call.info.role in ("batch", "shadow"):
+    info = call.info
+    if info.role in ("batch", "shadow"):
         name, version = spec.key
         message = f"other requests for {name} {version} take all the room there is, and this one gives way to them"
         raise NoRoomToSpare(message, model=name, version=version, retry_after_s=_RETRY_AFTER_S)
-
-
-async def waited(info: RequestInfo, turn: Awaitable[T]) -> T:
-    """Return what a call waits for, and note when it did."""
     began = time.perf_counter()
     try:
-        return await turn
+        return await turn()
     finally:
         info.waits = (*info.waits, (began, time.perf_counter()))
 

@@ -7,6 +7,7 @@ there, and nothing of this runs.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -43,16 +44,18 @@ class RequestTraces:
     def begin(self, info: RequestInfo) -> None:
         """Begin a prediction's span: from now on pods and handlers are told of it as their parent."""
         node = info.node
-        info.span = self._traces.begin(
+        span = info.span = self._traces.begin(
             "predict" if node is None else f"node {node}",
             info.ids,
             kind="SERVER" if node is None else "INTERNAL",
             at=wall_clock(info.started),
         )
-        info.ids = self._traces.within(info.ids, info.span)
+        info.ids = self._traces.within(info.ids, span)
 
-    def end(self, info: RequestInfo, span: Span) -> None:
+    def end(self, info: RequestInfo) -> None:
         """Say what is known of a prediction at its end, and end its span."""
+        span = info.span
+        assert isinstance(span, Span)
         if span.is_recording():
             if info.node is None and info.model is not None:
                 span.update_name(f"predict {info.model}")  # which is one of the registry's, so there are few
@@ -63,6 +66,14 @@ class RequestTraces:
             for began, ended in info.waits:
                 self._traces.past("queue", span, wall_clock(began), wall_clock(ended))
         span.end()
+
+    def node(self, info: RequestInfo, node: str, seconds: float, outcome: str) -> None:
+        """Tell of a node of a graph that ended now, within the graph's own span."""
+        span = info.span
+        assert isinstance(span, Span)
+        now = time.time()
+        about = {"marway.node": node, "marway.outcome": outcome}
+        self._traces.past(f"node {node.rpartition('/')[2]}", span, now - seconds, now, about)
 
 
 def _attributes(info: RequestInfo) -> dict[str, str | int | float | None]:

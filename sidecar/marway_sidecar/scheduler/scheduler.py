@@ -49,8 +49,7 @@ class Scheduler:
         self.breaker = Breaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s)
         self._caller = BatchCaller(version, server, self.breaker, metrics)
         self._calls: set[asyncio.Task[None]] = set()
-        self.jobs: set[Job] = set()
-        """Those that were submitted, until they leave."""
+        self.jobs: set[Job] = set()  # submitted, and not left
         self._own_calls: dict[Job, asyncio.Task[None]] = {}  # of workers that take several calls at once
         self._waiting: FairQueue[Job] = FairQueue(settings.queue_limit)
         self.spare = SpareJobs(version, self._dispatch_soon)
