@@ -16,8 +16,9 @@ from pydantic import ValidationError
 
 from marway.errors import InvalidInput, MarwayError, clip
 from marway.registry import open_registry
+from marway.stored import Frozen
 from marway.wire.problems import problem_of
-from marway_observations.searching.questions import Explain, Search
+from marway_observations.searching.questions import Explain, Figures, Search
 from marway_observations.store import open_observations
 
 __all__ = ["main"]
@@ -29,7 +30,7 @@ _KILLED_FIRST: Final = "1000"
 def main() -> None:
     """Answer one question and end."""
     parser = argparse.ArgumentParser(prog="python -m marway_observations.searching", description=__doc__)
-    parser.add_argument("what", choices=["search", "explain"])
+    parser.add_argument("what", choices=["search", "explain", "figures"])
     parser.add_argument("--registry", required=True, help="the registry's URL")
     parser.add_argument("--observations", help="the store with observations and feedback; the registry's otherwise")
     parser.add_argument(
@@ -41,6 +42,7 @@ def main() -> None:
         Path("/proc/self/oom_score_adj").write_text(_KILLED_FIRST)
     # After that: what reads Parquet takes a while to import.
     from marway_observations.reading.limits import LIMITS
+    from marway_observations.searching.figures import figures
     from marway_observations.searching.searching import explain, search
 
     LIMITS.memory_most_mb = LIMITS.memory_mb  # the gateway beside this process comes first
@@ -50,11 +52,14 @@ def main() -> None:
         registry = open_registry(given.registry)
         store = open_observations(given.registry, given.observations)
         asked = sys.stdin.read()
-        found = (
-            search(registry, store, Search.model_validate_json(asked))
-            if given.what == "search"
-            else explain(registry, store, Explain.model_validate_json(asked))
-        )
+        found: Frozen
+        match given.what:
+            case "search":
+                found = search(registry, store, Search.model_validate_json(asked))
+            case "explain":
+                found = explain(registry, store, Explain.model_validate_json(asked))
+            case _:
+                found = figures(registry, store, Figures.model_validate_json(asked))
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
         told = InvalidInput(f"{'.'.join(map(str, first['loc']))}: {clip(first['msg'], 200)}")

@@ -8,9 +8,22 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from marway.stored import Frozen, JsonValue
+from marway_observations.evaluate.results import Quality
 from marway_observations.moments import SINCE_OF_ID
 
-__all__ = ["SEARCH_MAX", "Body", "Explain", "Explanation", "PredictionRow", "Search", "SearchResult"]
+__all__ = [
+    "SEARCH_MAX",
+    "Body",
+    "ErrorGroup",
+    "Explain",
+    "Explanation",
+    "Figures",
+    "LatencyPoint",
+    "ModelFigures",
+    "PredictionRow",
+    "Search",
+    "SearchResult",
+]
 
 SEARCH_MAX: Final = 200
 """Most predictions that one search shows."""
@@ -109,4 +122,63 @@ class Explanation(Frozen):
     why: dict[str, JsonValue]
     input: Body | None
     output: Body | None
+    left_out: tuple[str, ...] = ()
+
+
+class Figures(Frozen):
+    """Which model's figures are wanted, and how far back, such as `24h`, or from which time on."""
+
+    model: _CELL
+    since: _CELL = "24h"
+
+
+class LatencyPoint(Frozen):
+    """What callers waited for a version in a stretch of time that begins at `at`, in seconds; failures count as well.
+
+    Attributes:
+        requests: How many predictions that is of, also those that a share of observations stands for.
+        errors: Those of them that were a fault of the model, its pod or Marway.
+    """
+
+    version: str
+    at: datetime
+    p50_s: float
+    p99_s: float
+    requests: int
+    errors: int
+
+
+class ErrorGroup(Frozen):
+    """Failures of a version that have one code: how many were kept, and the newest of them."""
+
+    version: str
+    outcome: str
+    error: str | None
+    kept: int
+    last_at: datetime
+    request_id: str | None
+    prediction_id: str
+    pod: str | None
+
+
+class ModelFigures(Frozen):
+    """How a model's versions did.
+
+    Attributes:
+        model: Its name.
+        since, until: The time that was looked through, for all but quality, whose rules have windows of their own.
+        bucket_s: How long the stretches of `latency` are, in seconds.
+        latency: In order of version and time; stretches without a prediction are left out.
+        quality: By the rules that versions declare, else what feedback says without one; of all labels together.
+        errors: The newest first.
+        left_out: Files that could not be read, and why.
+    """
+
+    model: str
+    since: datetime
+    until: datetime
+    bucket_s: float
+    latency: tuple[LatencyPoint, ...]
+    quality: tuple[Quality, ...]
+    errors: tuple[ErrorGroup, ...]
     left_out: tuple[str, ...] = ()

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from marway import __version__
 from marway_gateway.admin.contract_routes import contracts_router
+from marway_gateway.admin.handler_lines import handler_lines_router
 from marway_gateway.admin.kept.routes import kept_router
 from marway_gateway.admin.labels import labels_router
 from marway_gateway.admin.pods import pods_router
@@ -60,7 +61,7 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
     app.include_router(catalogue_router(current, versions_only=settings.torchserve_management))
     routers = (
         *(labels_router, protection_router, contracts_router, rollouts_router, shadow_router),
-        *(pods_router, versions_router, kept_router),
+        *(pods_router, versions_router, handler_lines_router, kept_router),
     )
     for router in routers:
         app.include_router(router(current))

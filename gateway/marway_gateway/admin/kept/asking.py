@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import time
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -18,7 +19,14 @@ from marway.process.die_with_parent import dies_with_me
 from marway.wire.problems import Problem, parse_problem
 from marway_gateway.duties.child import command_of, reason_in
 from marway_gateway.settings import GatewaySettings
-from marway_observations.searching.questions import Explain, Explanation, Search, SearchResult
+from marway_observations.searching.questions import (
+    Explain,
+    Explanation,
+    Figures,
+    ModelFigures,
+    Search,
+    SearchResult,
+)
 
 __all__ = ["KeptPredictions"]
 
@@ -27,6 +35,8 @@ T = TypeVar("T", bound=BaseModel)
 WITHIN_S: Final = 30.0
 """Seconds after which a question is given up: somebody waits before a page."""
 _WAITING_MAX: Final = 8
+_FIGURES_S: Final = 30.0
+"""Seconds for which figures are kept: several may look at one page, which asks again and again."""
 
 
 class KeptPredictions:
@@ -42,6 +52,7 @@ class KeptPredictions:
         self._settings = settings
         self._one = asyncio.Lock()
         self._waiting = 0
+        self._figures: dict[Figures, tuple[float, ModelFigures]] = {}
 
     async def search(self, wanted: Search) -> SearchResult:
         """Return the newest predictions that are looked for.
@@ -63,6 +74,20 @@ class KeptPredictions:
             MarwayError: As `search`.
         """
         return await self._ask("explain", wanted, Explanation)
+
+    async def figures(self, wanted: Figures) -> ModelFigures:
+        """Return how a model's versions did. The same question within 30 seconds has the same answer.
+
+        Raises:
+            ModelNotFound: There is no such model.
+            MarwayError: As `search`.
+        """
+        now = time.monotonic()
+        for old in [asked for asked, (at, _) in self._figures.items() if now - at >= _FIGURES_S]:
+            del self._figures[old]
+        if wanted not in self._figures:
+            self._figures[wanted] = now, await self._ask("figures", wanted, ModelFigures)
+        return self._figures[wanted][1]
 
     async def _ask(self, what: str, wanted: BaseModel, kind: type[T]) -> T:
         if self._waiting >= _WAITING_MAX:

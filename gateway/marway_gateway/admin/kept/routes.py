@@ -12,7 +12,8 @@ from marway import errors
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.json_models import examples
 from marway_gateway.openapi import problems
-from marway_observations.searching.questions import Explain, Explanation, Search, SearchResult
+from marway_gateway.surfaces.catalogue import AnyModel
+from marway_observations.searching.questions import Explain, Explanation, Figures, ModelFigures, Search, SearchResult
 
 __all__ = ["kept_router"]
 
@@ -57,6 +58,26 @@ _WHY: Final[JsonDict] = {
 }
 
 
+_LATENCY: Final[JsonDict] = {
+    "version": "1.0",
+    "at": "2026-03-04T11:30:00Z",
+    "p50_s": 0.0041,
+    "p99_s": 0.0093,
+    "requests": 1204,
+    "errors": 1,
+}
+_ERROR: Final[JsonDict] = {
+    "version": "1.0",
+    "outcome": "model_error",
+    "error": "model_error",
+    "kept": 1,
+    "last_at": "2026-03-04T11:34:10Z",
+    "request_id": "4bf92f35",
+    "prediction_id": "01JZ3W5N8Q3F6A0C91D24B7E58",
+    "pod": "pod-0",
+}
+
+
 class PredictionsView(SearchResult):
     """Predictions, newest first."""
 
@@ -82,6 +103,25 @@ class ExplanationView(Explanation):
                 "why": _WHY,
                 "input": {"content_type": "text/plain", "size_bytes": 16, "text": "wake me at seven"},
                 "output": {"content_type": "application/json", "size_bytes": 18, "text": '{"label": "alarm"}'},
+                "left_out": [],
+            }
+        )
+    )
+
+
+class FiguresView(ModelFigures):
+    """How a model's versions did over a time."""
+
+    model_config = ConfigDict(
+        **examples(
+            {
+                "model": "intent",
+                "since": "2026-03-03T12:00:00Z",
+                "until": "2026-03-04T12:00:00Z",
+                "bucket_s": 1800.0,
+                "latency": [_LATENCY],
+                "quality": [],
+                "errors": [_ERROR],
                 "left_out": [],
             }
         )
@@ -115,5 +155,16 @@ def kept_router(current: CurrentGateway) -> APIRouter:
         """Its version, proofs, release, pod, batch, times and feedback, and what was kept of its bodies."""
         found = await current().kept.explain(Explain(id=id_, model=model, since=since))
         return ExplanationView.model_validate(found.model_dump())
+
+    @router.get("/models/{model}/figures", summary="How a model's versions did", responses=problems(*_ERRORS))
+    async def model_figures(
+        model: AnyModel,
+        since: Annotated[
+            str, Query(max_length=200, description="How far back, such as `24h`, or from when on.")
+        ] = "24h",
+    ) -> FiguresView:
+        """What callers waited, what failed and how good answers were, by what was kept of predictions."""
+        found = await current().kept.figures(Figures(model=model, since=since))
+        return FiguresView.model_validate(found.model_dump())
 
     return router
