@@ -49,13 +49,13 @@ from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.predict.retry import Retries, RetryBudget
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.tasks import Jobs, TaskSet
+from marway_gateway.traces.opening import traced
 from marway_gateway.traffic.division import Division
 from marway_gateway.traffic.rollouts.finding import Finding
 from marway_gateway.traffic.rollouts.opening import watching_rollouts
 from marway_gateway.traffic.rollouts.rollouts import Rollouts
 from marway_gateway.traffic.rollouts.watcher import Watcher
 from marway_gateway.traffic.shadow.opening import copying
-from marway_gateway.transport import Upstream
 from marway_http.loop_watch import watch_loop
 from marway_observations.store import store_beside_models
 
@@ -159,8 +159,7 @@ async def open_gateway(
             clock=clock,
         )
         stack.push_async_callback(resolver.aclose)
-        upstream = Upstream(connect_timeout_s=settings.connect_timeout_s, buffered_bytes=settings.buffered_body_bytes)
-        stack.push_async_callback(upstream.aclose)
+        upstream = await stack.enter_async_context(traced(settings, telemetry))
         converters = Converters(settings.converters)
         stack.push_async_callback(converters.aclose)
         api = PodApi(connect_timeout_s=settings.connect_timeout_s)
