@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
-from marway.moments import moment
+from marway.serving import moment
 from marway_observations.layout import made_at
 
 __all__ = ["CLOCKS", "SINCE_OF_ID", "since_of_id"]

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
-from marway.growing_file import GrowingFile
+from marway.process.growing_file import GrowingFile
 from marway.telemetry import log_time, record_in
 from marway.wire import model_log
 

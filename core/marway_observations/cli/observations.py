@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from marway.errors import InvalidInput, clip
-from marway.moments import moment
 from marway.records import utc_now
 from marway.registry import open_registry
+from marway.serving import moment
 from marway_observations.cli.options import ObservationsOption
 from marway_observations.moments import CLOCKS, SINCE_OF_ID, since_of_id
 from marway_ops.shell.options import JsonOption, RegistryOption, registry_url

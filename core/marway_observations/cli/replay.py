@@ -14,12 +14,12 @@ from rich.progress import Progress as Bar
 
 from marway.admin_client import token_of
 from marway.errors import InvalidInput, clip
-from marway.moments import moment
 from marway.process.identity import this_user
 from marway.proofs.replays import REPLAY_LIMITS, Replay, ReplayCounts
 from marway.records import Proof, VersionRecord, utc_now
 from marway.refs import DEFAULT_LABEL, Reference, check_label
 from marway.registry import Registry, open_registry
+from marway.serving import moment
 from marway_observations.cli.options import ObservationsOption
 from marway_ops.shell.options import (
     GatewayOption,

@@ -10,9 +10,9 @@ import typer
 
 from marway.admin_client import token_of
 from marway.errors import InvalidInput, MarwayError, clip
-from marway.moments import moment
 from marway.records import Proof, utc_now
 from marway.registry import open_registry
+from marway.serving import moment
 from marway_observations.cli.options import ObservationsOption
 from marway_ops.shell.options import (
     GatewayOption,

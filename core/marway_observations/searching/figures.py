@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
-from marway.moments import moment
 from marway.objects import ObjectStore
 from marway.records import utc_now
 from marway.registry import Registry
-from marway.serving import QualityRule
+from marway.serving import QualityRule, moment
 from marway_observations.moments import CLOCKS
 from marway_observations.quality.model_quality import Rules, quality_of
 from marway_observations.reading import Observed

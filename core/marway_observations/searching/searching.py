@@ -8,10 +8,10 @@ from datetime import timedelta
 from typing import Any, Final
 
 from marway.errors import ModelNotFound
-from marway.moments import moment
 from marway.objects import ObjectStore
 from marway.records import utc_now
 from marway.registry import Registry
+from marway.serving import moment
 from marway_observations.layout import observations_prefix
 from marway_observations.listing import Wanted, newest
 from marway_observations.moments import CLOCKS, since_of_id

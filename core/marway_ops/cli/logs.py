@@ -13,10 +13,10 @@ from typing import Annotated
 import typer
 
 from marway.errors import InvalidInput
-from marway.moments import moment
 from marway.records import VersionRecord
 from marway.refs import is_label, parse_reference, server_name
 from marway.registry import Registry, open_registry
+from marway.serving import moment
 from marway.wire.request import correlation_id
 from marway_ops.cluster import NAMESPACE, Kubectl
 from marway_ops.logs.causes import Causes
@@ -100,7 +100,7 @@ def _show_past(found: Iterator[Line], wanted: Wanted, most: int, *, as_json: boo
             if len(newest) >= 2 * most + 1000:  # what is read file by file is sorted now and then, to hold few
                 newest = deque(sorted(newest, key=lambda line: line.at)[-most:])
     chosen = sorted(newest, key=lambda line: line.at)[-most:]
-    first = causes.of(chosen) if "worker" in wanted.components else []
+    first = [each for each in causes.of(chosen) if wanted.may_explain(each)]
     for cause in first:
         if not as_json:
             typer.echo(f"why {cause.record.get('model')} {cause.record.get('version')} could not be loaded:")

@@ -74,15 +74,18 @@ class Wanted:
     since: datetime = _EPOCH
     until: datetime | None = None
 
+    def may_explain(self, line: Line) -> bool:
+        """Return whether a line may come along that is about no request, nor of a level that was asked for."""
+        in_time = self.since <= line.at and (self.until is None or line.at <= self.until)
+        return in_time and line.component in self.components
+
     def has(self, line: Line) -> bool:
         """Return whether a line is wanted.
 
         The gateway's lines of requests that went well are where a request, or the gateway alone, was asked for: there
         are as many as requests, and among them nobody would find what a handler says.
         """
-        if line.component not in self.components or line.at < self.since:
-            return False
-        if self.until is not None and line.at > self.until:
+        if not self.may_explain(line):
             return False
         record = line.record
         if _rank(record.get("level")) < _rank(self.level):

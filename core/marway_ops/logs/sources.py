@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from marway.errors import InvalidInput, Unavailable, clip
-from marway.growing_file import GrowingFile
+from marway.process.growing_file import GrowingFile
 from marway.wire import model_log
 from marway.wire.runtime import LOGS
 from marway_ops.cluster import Kubectl
