@@ -27,6 +27,7 @@ from marway_gateway.conversion.converters import Converters
 from marway_gateway.discovery.opening import watched_pods
 from marway_gateway.duties.opening import doing_duties
 from marway_gateway.events.history import HistoryScan
+from marway_gateway.events.reading import RecentEvents
 from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.feedback.log import FeedbackLog
 from marway_gateway.graph.graphs import Graphs
@@ -81,6 +82,8 @@ class Gateway:
     releaser: Releaser
     feedback: FeedbackLog
     kept: KeptPredictions
+    events: RecentEvents
+    webhooks: WebhooksFile | None
     rollouts: Rollouts
     rollout_watcher: Watcher
     token_files: Mapping[Path, TokenFile]
@@ -272,6 +275,8 @@ async def open_gateway(
             releaser=Releaser(loader, writer, contracts),
             feedback=feedback,
             kept=KeptPredictions(registry.url, settings),
+            events=RecentEvents(registry.store),
+            webhooks=webhooks,
             rollouts=rollouts,
             rollout_watcher=watcher_of_rollouts,
             token_files=token_files,

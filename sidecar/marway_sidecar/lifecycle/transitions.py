@@ -19,7 +19,7 @@ from marway.errors import LoadFailed, MarwayError, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway.refs import server_name
 from marway.telemetry import about_requests
-from marway.wire.pods import State
+from marway.wire.pods import State, UnloadReason
 from marway_sidecar.archives import Fetches
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.backends.runtime import ENVIRONMENT_TIMEOUT_S
@@ -45,8 +45,7 @@ LoadTold = Callable[[Entry, Mapping[str, float], str, BaseException | None], Non
 """Called when a load is over, as `LoadTraces.ended`."""
 
 T = TypeVar("T")
-_NAMED_MAX: Final = 100
-"""Most requests that a line about a version names."""
+_NAMED_MAX: Final = 100  # requests in a line about a version
 
 Outcome = Literal["ok", "failed", "refused", "timeout", "cut off"]
 
@@ -91,7 +90,7 @@ class Transitions:
             finally:
                 for wheel in wheels:  # installed, or of no use
                     wheel.close()
-            entry.served, entry.failure, entry.restores = served, None, 0
+            entry.served, entry.failure, entry.unloaded, entry.restores = served, None, None, 0
             entry.load_duration_s = time.monotonic() - entry.load_began
             entry.used_at = time.monotonic()
             entry.usage.restart()
@@ -171,7 +170,7 @@ class Transitions:
             entry.settled_at = time.monotonic()
             self.context.memory.shrunk(entry.key)
 
-    async def unload(self, entry: Entry, reason: str) -> None:
+    async def unload(self, entry: Entry, reason: UnloadReason) -> None:
         """Let nobody in, wait until no call is in flight, unload; what is not loaded is left as it is.
 
         Raises:
@@ -190,6 +189,7 @@ class Transitions:
             self.context.memory.keep(entry.key)
             self._show(entry, "ready")
             raise
+        entry.unloaded = reason, time.time()
         self.forget(entry)
         if reason != "asked":
             self.context.metrics.evictions.labels(reason).inc()
