@@ -148,7 +148,7 @@ def test_paths(tmp_path: Path) -> None:
     public |= {f"/openai/v1/{path}" for path in ("chat/completions", "completions")}
     for verb in ("predictions", "explanations", "wfpredict"):
         public |= {f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{selector}}"}
-    admin = {"/pods", "/pods/{pod}", "/pods/{pod}/drain", "/models/{model}/serving"}
+    admin = {"/models/{model}/versions", "/pods", "/pods/{pod}", "/pods/{pod}/drain", "/models/{model}/serving"}
     admin |= {f"/models/{{model}}/labels/{{label}}{after}" for after in ("", "/rollback")}
     rollout = "/models/{model}/labels/{label}/rollout"
     admin |= {"/models/{model}/labels/{label}/shadow"}

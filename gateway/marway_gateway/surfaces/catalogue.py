@@ -13,6 +13,7 @@ from marway import errors
 from marway.errors import ModelNotFound
 from marway.records import VersionRecord
 from marway.refs import Reference, check_model_id
+from marway.registry import ModelSummary as Found
 from marway.registry import Registry
 from marway.serving import ServingSettings
 from marway_gateway.gateway import CurrentGateway
@@ -143,7 +144,9 @@ def _page(registry: Registry, limit: int, after: str) -> ModelList:
     """Read one page. Blocks."""
     names = list(islice(registry.models(start_after=after), limit + 1))
     page = names[:limit]
-    return ModelList(models=[_summary(registry, name) for name in page], next=page[-1] if len(names) > limit else None)
+    found = (registry.summary(name) for name in page)
+    shown = [_shown(each) for each in found if not each.is_deleted]
+    return ModelList(models=shown, next=page[-1] if len(names) > limit else None)
 
 
 def _model(registry: Registry, name_or_id: str) -> ModelSummary:
@@ -153,10 +156,11 @@ def _model(registry: Registry, name_or_id: str) -> ModelSummary:
         registry.resolve(Reference(name_or_id))  # raises, naming what exists, unless it was published just now
         raise ModelNotFound(f"there was no model {name_or_id!r} a moment ago: try again", model=name_or_id)
     registry.state(pointer.model)  # raises where it is damaged: a list goes on without it, its own page does not
-    return _summary(registry, pointer.model)
+    return _shown(registry.summary(pointer.model))
 
 
-def _summary(registry: Registry, name: str) -> ModelSummary:
-    found = registry.summary(name)
-    shown = ModelSummary(name=name, labels=dict(sorted(found.state.labels.items())), versions=list(found.versions))
+def _shown(found: Found) -> ModelSummary:
+    shown = ModelSummary(
+        name=found.name, labels=dict(sorted(found.state.labels.items())), versions=list(found.versions)
+    )
     return shown if found.damage is None else shown.model_copy(update={"damage": found.damage})
