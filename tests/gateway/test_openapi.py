@@ -155,7 +155,9 @@ def test_paths(tmp_path: Path) -> None:
     admin |= {rollout, *(f"{rollout}/{verb}" for verb in ("promote", "abort", "pause", "resume"))}
     admin |= {"/models/{model}/labels/{label}/protection", "/models/{model}/labels/{label}/approvals"}
     admin |= {"/models/{model}/contracts", "/models/{model}/contracts/{consumer}/{name}"}
-    verbs = ("compare", "contracts", "load", "pods", "unload")
+    admin |= {"/observations", "/observations/{id}", "/console/try/{model}/{selector}"}
+    inside = ("differences", "examples", "examples/{number}", "files", "proofs")
+    verbs = ("compare", "contracts", "load", "pods", "unload", *inside)
     admin |= {f"/models/{{model}}/versions/{{version}}/{after}" for after in verbs}
     admin |= {f"/v2/repository/{path}" for path in ("index", "models/{model}/load", "models/{model}/unload")}
     assert set(create_app(settings).openapi()["paths"]) == shared | public | {"/ping"}

@@ -70,6 +70,10 @@ class LogLine:
     reason: str | None = None
     logger: str | None = None
 
+    def is_about(self, request_id: str) -> bool:
+        """Return whether it was written for a request, or for one of the rows that it brought: `ID/0` and so on."""
+        return any(each == request_id or each.startswith(f"{request_id}/") for each in self.request_ids)
+
     def record(self) -> dict[str, Any]:
         """Return it as a log record, with the names that all of Marway's logs have."""
         record = {

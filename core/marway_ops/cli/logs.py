@@ -78,14 +78,9 @@ def _new_lines(
     for pod in pods:
         read = model_log.read(pod / LOGS, versions)
         new, counts[pod] = read[counts.get(pod, 0) :], len(read)
-        found.extend((line, pod.name) for line in new if request is None or _is_about(line, request))
+        found.extend((line, pod.name) for line in new if request is None or line.is_about(request))
     found.sort(key=lambda pair: pair[0].at)
     return found
-
-
-def _is_about(line: model_log.LogLine, request: str) -> bool:
-    """Whether a line is about a request, or about one of the rows that it brought: `ID/0` and so on."""
-    return any(each == request or each.startswith(f"{request}/") for each in line.request_ids)
 
 
 def _show(line: model_log.LogLine, pod: str, record: VersionRecord, *, as_json: bool) -> None:

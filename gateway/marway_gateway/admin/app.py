@@ -9,6 +9,8 @@ from fastapi import FastAPI
 from marway import __version__
 from marway_gateway.admin.contract_routes import contracts_router
 from marway_gateway.admin.events import events_router
+from marway_gateway.admin.handler_lines import handler_lines_router
+from marway_gateway.admin.kept.routes import kept_router
 from marway_gateway.admin.labels import labels_router
 from marway_gateway.admin.pods import pods_router
 from marway_gateway.admin.protection import protection_router
@@ -16,6 +18,7 @@ from marway_gateway.admin.settings import settings_router
 from marway_gateway.admin.traffic.course import divided_router
 from marway_gateway.admin.traffic.rollouts import rollouts_router
 from marway_gateway.admin.traffic.shadow import shadow_router
+from marway_gateway.admin.versions.routes import versions_router
 from marway_gateway.app import HEALTH_LINKS, LINKS, new_app
 from marway_gateway.console.pages import CONSOLE_LINK, add_console, console_home
 from marway_gateway.gateway import Gateway
@@ -61,6 +64,7 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
     app.include_router(catalogue_router(current, versions_only=settings.torchserve_management))
     routers = (
         *(labels_router, protection_router, contracts_router, rollouts_router, shadow_router),
+        *(pods_router, versions_router, handler_lines_router, kept_router),
         *(divided_router, pods_router, events_router, settings_router),
     )
     for router in routers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -73,7 +74,7 @@ def render(request: Request, template: str, /, status: int = 200, **values: Any)
         template: A file of `console/templates`, which extends `base.html`.
         status: Of the answer.
         values: For the template, beside `root`, `here` (the path of the page), `nav`, `owner` (the name of the token
-            that was sent), `signed_in` and `version`.
+            that was sent), `signed_in` and `marway_version`.
     """
     return Response(fragment(request, template, **values), status, headers=HEADERS, media_type="text/html")
 
@@ -87,7 +88,7 @@ def fragment(request: Request, template: str, /, **values: Any) -> str:
         nav=nav,
         owner=token_owner(request.scope),
         signed_in=COOKIE in request.cookies,
-        version=__version__,
+        marway_version=__version__,
         **values,
     )
 
@@ -138,11 +139,18 @@ def _seconds(seconds: float) -> str:
     return f"{seconds / 86400:.3g} days"
 
 
-def _when(at: datetime) -> Markup:
-    """Return a time: how long ago, and which exactly; `console.js` makes it the reader's own zone."""
-    at = at.astimezone(UTC)
+def _when(at: datetime | str) -> Markup:
+    """Return a time, which may be in ISO 8601: how long ago, and which exactly; `console.js` makes it the reader's own
+    zone.
+    """
+    at = (datetime.fromisoformat(at) if isinstance(at, str) else at).astimezone(UTC)
     exact = at.strftime("%Y-%m-%d %H:%M:%S UTC")
     return Markup('<time datetime="{}" title="{}">{}</time>').format(at.isoformat(), exact, _ago(at))
+
+
+def _pretty(value: object) -> str:
+    """Return a value as JSON that people read."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 def _ago(at: datetime) -> str:
@@ -163,5 +171,5 @@ _TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"q": _quoted, "bytes": _bytes, "seconds": _seconds, "when": _when}
+_TEMPLATES.filters |= {"q": _quoted, "bytes": _bytes, "seconds": _seconds, "when": _when, "pretty": _pretty}
 _TEMPLATES.globals |= {"asset": _asset, "measured_texts": MEASURED}

@@ -152,6 +152,25 @@
     }
   }
 
+  // How figures are measured: one at a time, within the window, closed by Escape and by a click elsewhere.
+  const opened = () => document.querySelectorAll("details.measured[open]");
+  document.addEventListener("toggle", (event) => {
+    const details = event.target;
+    if (!details.matches?.("details.measured") || !details.open) return;
+    opened().forEach((each) => { if (each !== details) each.open = false; });
+    const how = details.querySelector(".how");
+    how.style.left = "";
+    const { left, right } = how.getBoundingClientRect();
+    const edge = document.documentElement.clientWidth - 12;
+    if (right > edge) how.style.left = Math.max(12, left - (right - edge)) + "px";
+  }, true);
+  document.addEventListener("click", (event) => {
+    opened().forEach((each) => { if (!each.contains(event.target)) each.open = false; });
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") opened().forEach((each) => { each.open = false; each.querySelector("summary").focus(); });
+  });
+
   // Times in the reader's own zone, on demand.
   document.addEventListener("pointerover", (event) => {
     const time = event.target.closest?.("time[datetime]");

@@ -28,7 +28,8 @@
     for (const { name, value } of to.attributes) {
       if (from.getAttribute(name) !== value && !(TYPED.has(from.nodeName) && name === "value")) from.setAttribute(name, value);
     }
-    if (from.nodeName === "TEXTAREA" || from.matches("output.outcome")) return; // what was typed, and what a button came to
+    // What was typed, what a button came to, and what a page fetched by itself.
+    if (from.nodeName === "TEXTAREA" || from.matches("output.outcome, [data-keep]")) return;
     children(from, to);
   }
 
