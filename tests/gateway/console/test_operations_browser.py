@@ -5,6 +5,7 @@ Extended, as a browser takes seconds; `test_operations.py` looks at what they se
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from playwright.async_api import Browser, Page, expect
 
 from gateway.console.scene import Scene, scene
 from marway.objects import DirectoryStore
+from marway.records import utc_now
 from marway.registry import Registry
-from support.browser import accessible, browser, keep, needs_browser, new_page
+from marway_observations.events.event import RELEASED, Event
+from marway_observations.events.log import EventLog
+from support.browser import accessible, browser, keep, needs_browser, new_page, reached_by_keyboard
 
 pytestmark = [
     needs_browser,
@@ -52,13 +56,77 @@ async def opened(page: Page, shown: Scene, path: str) -> None:
     await expect(page.locator("h1")).to_be_visible()
 
 
-@pytest.mark.parametrize("look", ["light", "dark", "small"])
+@pytest.mark.parametrize("look", ["light", "dark"])
 async def test_accessible_in_every_look(shown: Scene, started: Browser, look: str, tmp_path: Path) -> None:
-    """Every page passes axe, complains of nothing, and is no wider than its window: light, dark, 360 pixels wide."""
-    options = {"color_scheme": "dark"} if look == "dark" else {}
-    async with new_page(started, width=360 if look == "small" else 1100, **options) as (page, seen):
+    """Every page passes axe, complains of nothing, and is no wider than its window: light and large, dark and small."""
+    options = {"color_scheme": "dark", "width": 360} if look == "dark" else {"width": 1100}
+    async with new_page(started, **options) as (page, seen):
         for name, path in PAGES.items():
             await opened(page, shown, path)
             await accessible(page)
             assert seen.complaints == [], path
-            await keep(page, f"console-{name}-{look}.png", full_page=True, directory=tmp_path)
+            await keep(page, f"console-{name}-{look}.png", full_page=name != "settings", directory=tmp_path)
+
+
+async def test_steered_by_keyboard_and_followed(shown: Scene, started: Browser) -> None:
+    """A pod is drained by keyboard alone, after a dialog said what will happen; what is open and focused stays so."""
+    async with new_page(started) as (page, seen):
+        await opened(page, shown, "console/pods")
+        load = page.locator("#pod-pod-0 details.more")
+        await load.locator("summary").click()
+        await load.get_by_label("Model").fill("intent")
+        await page.locator("h1").click()
+        await reached_by_keyboard(page, "[aria-label='Drain pod-1']")
+        await page.keyboard.press("Enter")
+        dialog = page.get_by_role("dialog")
+        await expect(dialog).to_contain_text("pod-1 takes no more requests, of this gateway or any other")
+        await page.keyboard.press("Escape")
+        await expect(dialog).to_be_hidden()
+        assert not shown.pods[1].draining
+        await page.keyboard.press("Enter")
+        await dialog.get_by_role("button", name="Drain").focus()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#pod-pod-1")).to_contain_text("draining")
+        assert shown.pods[1].draining
+        shown.pods[1].draining = False  # somebody else, over another gateway
+        shown.pods[1].tell()
+        await expect(page.locator("#pod-pod-1")).to_contain_text("takes requests")
+        await expect(load.get_by_label("Model")).to_have_value("intent")
+        await expect(load).to_have_attribute("open", "")
+        assert seen.complaints == []
+
+
+async def test_rollout_is_paused_and_resumed(shown: Scene, started: Browser) -> None:
+    """A rollout's buttons do what they say, and the page shows it."""
+    async with new_page(started) as (page, seen):
+        await opened(page, shown, "console/rollouts/intent/PROD")
+        for press, then in (("Pause", "Resume"), ("Resume", "Pause")):
+            await page.get_by_role("button", name=press, exact=True).click()
+            await page.get_by_role("dialog").get_by_role("button", name=press).click()
+            await expect(page.get_by_role("button", name=then, exact=True)).to_be_visible()
+        await expect(page.locator("ol.timeline")).to_contain_text("resume")
+        assert shown.registry.state("intent").traffic["PROD"].status == "running"
+        assert seen.complaints == []
+
+
+async def test_events_come_by_themselves(shown: Scene, started: Browser) -> None:
+    """An event that is raised while the page is open is on it soon, and one that stays keeps its row."""
+    async with new_page(started) as (page, _):
+        await opened(page, shown, "console/events")
+        rows = page.locator("tbody tr")
+        before = await rows.count()
+        event = Event(id="intent-99", type=RELEASED, subject="intent", time=utc_now(), data={"version": "1.2"})
+        await asyncio.to_thread(EventLog(shown.registry.store).raise_, event)
+        await expect(rows).to_have_count(before + 1)
+        await expect(rows.first).to_contain_text("1.2")
+
+
+async def test_says_when_it_follows_nothing(shown: Scene, started: Browser) -> None:
+    """A page that is cut off says of when what it shows is, and follows again by itself."""
+    async with new_page(started) as (page, _):
+        await page.route("**/console/live/**", lambda route: route.fulfill(status=503, body="no"))
+        await opened(page, shown, "console/pods")
+        trouble = page.locator("#live-trouble")
+        await expect(trouble).to_contain_text("This page does not follow what happens just now")
+        await page.unroute("**/console/live/**")
+        await expect(trouble).to_be_hidden()
