@@ -48,3 +48,21 @@ async def test_it_is_a_prediction_of_our_own_pages(registry: Registry, make_pod:
     (seen,) = pod.requests
     assert (seen.body, seen.headers["content-type"]) == (b"\x89PNG", "image/png")
     assert not {"cookie", "authorization", "x-marway-console"} & {name.lower() for name in seen.headers}
+
+
+@pytest.mark.extended  # one more gateway; test_login has all of what the cookie opens
+async def test_with_the_cookie(registry: Registry, make_pod: MakePod, tmp_path: Path) -> None:
+    """Who is signed in tries from the console's own page alone; the pod never sees the token."""
+    file = tmp_path / "tokens"
+    file.write_text("ana:one-token\n")
+    file.chmod(0o600)
+    pod = await make_pod("a")
+    async with running(pod, registry=registry, admin_tokens_file=file) as gateway:
+        cookie = {"cookie": "marway_console=one-token"}
+        ours = await gateway.admin.post(PATH, content=b"hi", headers={**OURS, **cookie, "content-type": "text/plain"})
+        assert (ours.status_code, ours.text) == (200, "hi")
+        forged = await gateway.admin.post(PATH, json="hi", headers=cookie)
+        assert (forged.status_code, forged.json()["code"]) == (403, "foreign_origin")
+        assert (await gateway.admin.post(PATH, json="hi")).status_code == 401
+    assert [each.body for each in pod.requests] == [b"hi"]
+    assert "one-token" not in str(pod.requests[0].headers)
