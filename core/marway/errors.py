@@ -118,15 +118,17 @@ class MarwayError(Exception):
         model: Model name the error is about, where there is one.
         version: Version the error is about, where there is one.
         retry_after_s: When another attempt makes sense, in seconds; only for `Unavailable`.
-
-    Attributes:
-        node: Of the graph that was asked, where one failed: `NODE`, or `NODE/NODE` in a graph of a graph.
     """
 
     code: ClassVar[str] = "internal"
     """Stable name that programs may rely on."""
     title: ClassVar[str] = "Internal error"
     """The same for people; does not vary with the occurrence."""
+    node: str | None = None
+    """Of the graph that was asked, where one failed: `NODE`, or `NODE/NODE` in a graph of a graph."""
+    request_id: str | None = None
+    prediction_id: str | None = None
+    """Which request failed, and which prediction, where a client was answered so."""
 
     def __init_subclass__(cls, *, code: str | None = None, title: str | None = None) -> None:
         """Set a kind's code, and its title, by default the code's words; without a code it has its parent's."""
@@ -142,7 +144,6 @@ class MarwayError(Exception):
         self.model = model
         self.version = version
         self.retry_after_s = retry_after_s
-        self.node: str | None = None
 
 
 class InvalidInput(MarwayError, code="invalid_input"): ...
@@ -253,7 +254,6 @@ class ModelError(MarwayError, code="model_error"):
     """The model's own code refused or failed this request.
 
     Args:
-        message: What the handler said.
         status: The HTTP-like status that the handler chose (400-599), as `ts` exceptions carry it.
     """
 

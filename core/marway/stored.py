@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import TypeAliasType
 
-__all__ = ["Extensible", "Frozen"]
+__all__ = ["Extensible", "Frozen", "JsonValue"]
+
+JsonValue = TypeAliasType("JsonValue", "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None")
+"""Any JSON value: what that means is the model's affair."""
 
 
 class Frozen(BaseModel):

@@ -49,6 +49,7 @@ class Wanted:
         version: Of a version.
         label: That a label led to their version.
         outcome: That ended so, such as `ok`.
+        failed: That ended in any other way than `ok`.
     """
 
     id: str | None = None
@@ -56,6 +57,7 @@ class Wanted:
     version: str | None = None
     label: str | None = None
     outcome: str | None = None
+    failed: bool = False
 
     def where(self) -> tuple[str, dict[str, object]]:
         """Return the condition in SQL and its parameters."""
@@ -67,14 +69,16 @@ class Wanted:
             "outcome": ("outcome = $outcome", self.outcome),
         }
         conditions = {name: each for name, each in given.items() if each[1] is not None}
-        return " AND ".join(each[0] for each in conditions.values()) or "true", {
-            name: each[1] for name, each in conditions.items()
-        }
+        wanted = [each[0] for each in conditions.values()] + ["outcome <> 'ok'"] * self.failed
+        return " AND ".join(wanted) or "true", {name: each[1] for name, each in conditions.items()}
 
 
-def newest(observed: Observed, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
-    """Return the newest observations with all columns and what feedback says, bodies as text, newest first."""
-    return observed.read(lambda connection: _newest(connection, wanted, limit))
+def newest(observed: Observed, wanted: Wanted, limit: int, *, body_chars: int | None = None) -> list[dict[str, Any]]:
+    """Return the newest observations with all columns and what feedback says, bodies as text, newest first.
+
+    With ``body_chars`` bodies are cut to so many characters.
+    """
+    return observed.read(lambda connection: _newest(connection, wanted, limit, body_chars))
 
 
 def export(observed: Observed, wanted: Wanted, file: Path, *, limit: int | None = None) -> int:
@@ -106,10 +110,14 @@ def export(observed: Observed, wanted: Wanted, file: Path, *, limit: int | None 
     return rows
 
 
-def _newest(connection: duckdb.DuckDBPyConnection, wanted: Wanted, limit: int) -> list[dict[str, Any]]:
+def _newest(
+    connection: duckdb.DuckDBPyConnection, wanted: Wanted, limit: int, body_chars: int | None
+) -> list[dict[str, Any]]:
     _pick(connection, wanted, limit)
     columns = [*schema.OBSERVATIONS.names, "model", *_FEEDBACK]
-    found = connection.execute(f'SELECT {_shown(columns)} FROM picked ORDER BY "at" DESC, prediction_id DESC')
+    found = connection.execute(
+        f'SELECT {_shown(columns, chars=body_chars)} FROM picked ORDER BY "at" DESC, prediction_id DESC'
+    )
     return [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
 
 
@@ -211,15 +219,16 @@ def _pick(connection: duckdb.DuckDBPyConnection, wanted: Wanted, limit: int) -> 
     )
 
 
-def _shown(columns: list[str], *, times: bool = False) -> str:
-    """Return SQL of columns in which bodies are text, and with ``times`` moments are in ISO 8601."""
+def _shown(columns: list[str], *, times: bool = False, chars: int | None = None) -> str:
+    """Return SQL of columns in which bodies are text, of at most ``chars``; with ``times`` moments are in ISO 8601."""
 
     def sql(name: str) -> str:
         if name in _BODIES:
             text = f"try(decode({name}))"
             binary = f"'{_BINARY}' || base64({name})"
             plain = f"coalesce({text}, {binary})"
-            return f"CASE WHEN starts_with({text}, '{_BINARY}') THEN {binary} ELSE {plain} END AS {name}"
+            whole = f"CASE WHEN starts_with({text}, '{_BINARY}') THEN {binary} ELSE {plain} END"
+            return f"{whole if chars is None else f'left({whole}, {chars})'} AS {name}"
         if times and (name == "at" or name.endswith("_at")):
             return f"""strftime("{name}", '%Y-%m-%dT%H:%M:%S.%fZ') AS "{name}\""""
         return f'"{name}"'

@@ -28,7 +28,7 @@ from marway_gateway.surfaces.feedback import add_feedback_route
 from marway_gateway.surfaces.registered import SURFACES
 from marway_http.hosts import HostGuard
 from marway_http.pages.about import About, Link
-from marway_http.pages.routes import Health, add_process_routes, expose, with_head
+from marway_http.pages.routes import Health, HomePage, add_process_routes, expose, with_head
 
 __all__ = ["HEALTH_LINKS", "LINKS", "create_app", "new_app"]
 
@@ -55,6 +55,9 @@ _TAGS: Final[list[dict[str, Any]]] = [
     {"name": "versions", "description": "Load, unload and delete versions."},
     {"name": "serving", "description": "How a model is served."},
     {"name": "pods", "description": "Who serves."},
+    {"name": "observations", "description": "What was kept of predictions."},
+    {"name": "events", "description": "What happened to models."},
+    {"name": "settings", "description": "What this gateway was told, and who may call it."},
     {"name": "health", "description": "How the process does. No token is needed."},
 ]
 """What the document says of each group of routes that is no surface's, in their order."""
@@ -102,6 +105,7 @@ def new_app(
     guard: HostGuard | None = None,
     uploads: frozenset[str] = frozenset(),
     cors: Cors | None = None,
+    home: HomePage | None = None,
 ) -> tuple[FastPathApp, CurrentGateway]:
     """Return an app with what the public and the admin port share, and a function that gives its gateway.
 
@@ -112,6 +116,7 @@ def new_app(
         guard: Says which hosts and origins may ask for what, on a port that takes only JSON; None lets everybody.
         uploads: Content types that such a port takes at `POST /models` as well.
         cors: Says which web pages may send what browsers ask for first; None leaves such questions to the routes.
+        home: Answers `/` for people, of an app whose pages they sign in to; None has a plain page and no signing in.
     """
 
     @cache  # it is asked at each request
@@ -125,7 +130,7 @@ def new_app(
     if guard is not None:
         checks.append(partial(check_admin_request, guard, uploads))
     if token_file is not None and gateway is not None:
-        checks.append(partial(check_request, gateway.token_files[token_file]))
+        checks.append(partial(check_request, gateway.token_files[token_file], pages=home is not None))
     app = FastPathApp(
         telemetry=cache(lambda: current().telemetry),
         checks=checks,
@@ -145,7 +150,7 @@ def new_app(
         peers = current().peers
         return await (peers.exposed(registry) if peers is not None else expose(registry))
 
-    add_process_routes(app, about, lambda: current().telemetry.metrics.registry, exposed=exposed)
+    add_process_routes(app, about, lambda: current().telemetry.metrics.registry, exposed=exposed, home=home)
     return app, current
 
 

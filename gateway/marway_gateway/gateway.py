@@ -19,6 +19,7 @@ from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.access.authentication import TokenFile
 from marway_gateway.admin.contracts import ContractChecks
+from marway_gateway.admin.kept.asking import KeptPredictions
 from marway_gateway.admin.loading import Loader
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
@@ -26,6 +27,7 @@ from marway_gateway.conversion.converters import Converters
 from marway_gateway.discovery.opening import watched_pods
 from marway_gateway.duties.opening import doing_duties
 from marway_gateway.events.history import HistoryScan
+from marway_gateway.events.reading import RecentEvents
 from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.feedback.log import FeedbackLog
 from marway_gateway.graph.graphs import Graphs
@@ -36,6 +38,7 @@ from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics
 from marway_gateway.observe.observations import Limits, Observations
 from marway_gateway.observe.peers import Peers
+from marway_gateway.observe.recent import RecentRequests
 from marway_gateway.observe.telemetry import Telemetry
 from marway_gateway.placement import PodSet
 from marway_gateway.placement.pod_api import PodApi
@@ -46,13 +49,13 @@ from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.predict.retry import Retries, RetryBudget
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.tasks import Jobs, TaskSet
+from marway_gateway.traces.opening import traced
 from marway_gateway.traffic.division import Division
 from marway_gateway.traffic.rollouts.finding import Finding
 from marway_gateway.traffic.rollouts.opening import watching_rollouts
 from marway_gateway.traffic.rollouts.rollouts import Rollouts
 from marway_gateway.traffic.rollouts.watcher import Watcher
 from marway_gateway.traffic.shadow.opening import copying
-from marway_gateway.transport import Upstream
 from marway_http.loop_watch import watch_loop
 from marway_observations.store import store_beside_models
 
@@ -72,11 +75,15 @@ class Gateway:
     converters: Converters
     readiness: Readiness
     telemetry: Telemetry
+    recent: RecentRequests
     writer: RegistryWriter
     pod_api: PodApi
     loader: Loader
     releaser: Releaser
     feedback: FeedbackLog
+    kept: KeptPredictions
+    events: RecentEvents
+    webhooks: WebhooksFile | None
     rollouts: Rollouts
     rollout_watcher: Watcher
     token_files: Mapping[Path, TokenFile]
@@ -138,6 +145,8 @@ async def open_gateway(
         observations = Observations(observed, metrics, Limits.of(settings))
         stack.push_async_callback(asyncio.to_thread, observations.close)
         telemetry = Telemetry(metrics, access_log, observations)
+        recent = RecentRequests(telemetry.durations, clock)
+        tasks.start("recent-requests", recent.run)
         tasks.start("loop-watch", partial(watch_loop, telemetry.metrics.loop_blocked.observe))
         reader = RegistryReader(registry, threads=settings.registry_threads, clock=clock)
         stack.push_async_callback(reader.aclose)
@@ -150,8 +159,7 @@ async def open_gateway(
             clock=clock,
         )
         stack.push_async_callback(resolver.aclose)
-        upstream = Upstream(connect_timeout_s=settings.connect_timeout_s, buffered_bytes=settings.buffered_body_bytes)
-        stack.push_async_callback(upstream.aclose)
+        upstream = await stack.enter_async_context(traced(settings, telemetry))
         converters = Converters(settings.converters)
         stack.push_async_callback(converters.aclose)
         api = PodApi(connect_timeout_s=settings.connect_timeout_s)
@@ -260,11 +268,15 @@ async def open_gateway(
                 clock=clock,
             ),
             telemetry=telemetry,
+            recent=recent,
             writer=writer,
             pod_api=api,
             loader=loader,
             releaser=Releaser(loader, writer, contracts),
             feedback=feedback,
+            kept=KeptPredictions(registry.url, settings),
+            events=RecentEvents(registry.store),
+            webhooks=webhooks,
             rollouts=rollouts,
             rollout_watcher=watcher_of_rollouts,
             token_files=token_files,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.config import JsonDict
-from typing_extensions import TypeAliasType
+
+from marway.stored import JsonValue
 
 __all__ = ["JsonModel", "JsonValue", "examples"]
-
-JsonValue = TypeAliasType("JsonValue", "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None")
-"""Any JSON value: what that means is the model's affair."""
 
 
 class JsonModel(BaseModel):

@@ -12,7 +12,7 @@ from marway.errors import MarwayError, NotFound
 from marway.records import VersionRecord
 from marway.registry import Registry
 from marway.wire.comparison import Comparison
-from marway.wire.pods import LoadReport, ModelStatus
+from marway.wire.pods import HandlerLine, HandlerLines, LoadReport, ModelStatus
 from marway.wire.problems import CONTENT_TYPE, problem_of
 
 
@@ -30,6 +30,7 @@ class AdminPod(FakePod):
         compared: Comparisons that it got, in order.
         while_comparing: Called during a comparison.
         too_old: Whether it knows no comparisons.
+        lines: What the handlers of all its versions wrote.
     """
 
     registry: Registry | None = None
@@ -41,11 +42,13 @@ class AdminPod(FakePod):
     compared: list[str] = field(default_factory=list)
     while_comparing: Callable[[], object] | None = None
     too_old: bool = False
+    lines: tuple[HandlerLine, ...] = ()
 
     def add_routes(self, app: web.Application) -> None:
         app.router.add_post("/models/{name}/{version}/load", self._load)
         app.router.add_post("/models/{name}/{version}/compare", self._compare)
         app.router.add_post("/models/{name}/{version}/unload", self._unload)
+        app.router.add_get("/models/{name}/{version}/log", self._log)
         app.router.add_post("/drain", self._drain)
         app.router.add_delete("/drain", self._drain)
 
@@ -97,6 +100,12 @@ class AdminPod(FakePod):
         status = ModelStatus(id=record.id, name=record.name, version=record.version, state="absent")
         self.tell(removed=(record.id,))
         return web.Response(text=status.model_dump_json(), content_type="application/json")
+
+    async def _log(self, request: web.Request) -> web.Response:
+        wanted = request.query.get("request")
+        found = tuple(line for line in self.lines if wanted is None or wanted in line.request_ids)
+        lines = HandlerLines(lines=found[-int(request.query["lines"]) :])
+        return web.Response(text=lines.model_dump_json(), content_type="application/json")
 
     async def _drain(self, request: web.Request) -> web.Response:
         self.asked.append(f"{request.method} {request.path}")

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
+from playwright.async_api import Page, expect
 
 from gateway.fakes import FakePod, answer, running
 from gateway.handlers import echo, handling
 from marway.registry import Registry
 from marway.wire.envelope import ROWS_CONTENT_TYPE
-from support.browser import Page, browser, needs_browser
+from support.browser import Seen, browser, keep, needs_browser, new_page
 from support.ports import Port
 from support.proxy import NGINX, proxied
 
@@ -25,8 +24,6 @@ pytestmark = [needs_browser, pytest.mark.timeout(300)]
 
 TOKEN = "one-token.of~ours"
 rows = handling(echo)
-PICTURES = os.environ.get("MARWAY_PICTURES")
-"""The directory that `make pictures` has the pictures of docs/ written to."""
 ASKER = """<!doctype html><title>another origin</title><script>
 const told = async (answer) => [answer.status, await answer.text(), answer.headers.get("x-model-version")];
 const ask = (url, more) => fetch(url, {method: "POST", body: JSON.stringify("tell me a joke"), ...more}).then(told)
@@ -35,11 +32,19 @@ const ask = (url, more) => fetch(url, {method: "POST", body: JSON.stringify("tel
 
 
 @pytest.fixture
-async def page(tmp_path: Path) -> AsyncIterator[Page]:
-    directory = tmp_path / "browser"
-    directory.mkdir()
-    async with browser(directory) as opened:
+async def opened() -> AsyncIterator[tuple[Page, Seen]]:
+    async with browser() as started, new_page(started) as opened:
         yield opened
+
+
+@pytest.fixture
+def page(opened: tuple[Page, Seen]) -> Page:
+    return opened[0]
+
+
+@pytest.fixture
+def seen(opened: tuple[Page, Seen]) -> Seen:
+    return opened[1]
 
 
 @pytest.fixture
@@ -58,19 +63,10 @@ async def pod() -> AsyncIterator[FakePod]:
     await made.stop()
 
 
-def keep(picture: Path) -> None:
-    """Keep a picture for docs/, where those are asked for."""
-    assert 5_000 < picture.stat().st_size < 200_000
-    if PICTURES:
-        Path(PICTURES).mkdir(exist_ok=True)
-        shutil.copy(picture, Path(PICTURES) / picture.name)
-
-
 async def authorize(page: Page, token: str = TOKEN) -> None:
     """Give the API page a token, as a person does."""
     await page.click(".btn.authorize")
-    await page.until("document.querySelector('.auth-container input')")
-    await page.type(".auth-container input", token)
+    await page.fill(".auth-container input", token)
     await page.click(".auth-btn-wrapper button.authorize")
     await page.click(".auth-btn-wrapper .btn-done")
 
@@ -78,46 +74,45 @@ async def authorize(page: Page, token: str = TOKEN) -> None:
 async def tried(page: Page, operation: str) -> tuple[int, str]:
     """Send an operation's request as the API page has it, and return the status and the body that it shows."""
     block = f"#operations-{operation}"
-    if not await page.run(f"!!document.querySelector('{block} .btn.execute')"):
-        await page.click(f"{block} .opblock-summary-control")
-    await page.until(f"document.querySelector('{block} .btn.execute')")
+    if not await page.is_visible(f"{block} .btn.execute"):
+        await page.dispatch_event(f"{block} .opblock-summary-control", "click")
+    await page.wait_for_selector(f"{block} .btn.execute")
     proposed = f"{block} tr[data-param-in=path] input, {block} textarea"
-    await page.until(f"[...document.querySelectorAll('{proposed}')].every((each) => each.value)")
+    await page.wait_for_function(f"() => [...document.querySelectorAll('{proposed}')].every((each) => each.value)")
     # A click before Swagger UI has resolved the operation leaves it executing for ever; no person is so quick.
-    await page.until(
-        f"""(() => {{
-          const path = document.querySelector('{block} .opblock-summary-path').dataset.path;
-          const method = document.querySelector('{block} .opblock-summary-method').innerText.toLowerCase();
+    await page.wait_for_function(
+        """(block) => {
+          const path = document.querySelector(block + " .opblock-summary-path").dataset.path;
+          const method = document.querySelector(block + " .opblock-summary-method").innerText.toLowerCase();
           return ui.specSelectors.specResolvedSubtree(["paths", path, method]);
-        }})()"""
+        }""",
+        arg=block,
     )
-    await page.click(f"{block} .btn.execute")
-    live = f"{block} .live-responses-table"
-    status = await page.until(f"document.querySelector('{live} .response .response-col_status')?.innerText")
-    body = await page.until(f"document.querySelector('{live} .response .response-col_description pre')?.innerText")
-    await page.click(f"{block} .btn-clear")
-    await page.until(f"!document.querySelector('{live}')")
+    await page.dispatch_event(f"{block} .btn.execute", "click")
+    live = f"{block} .live-responses-table .response"
+    status = await page.inner_text(f"{live} .response-col_status")
+    body = await page.locator(f"{live} .response-col_description pre").first.inner_text()
+    await page.dispatch_event(f"{block} .btn-clear", "click")
+    await expect(page.locator(live)).to_have_count(0)
     return int(status.split()[0]), body
 
 
-async def test_pages_need_no_other_host(page: Page, port: Port, tmp_path: Path) -> None:
+async def test_pages_need_no_other_host(page: Page, seen: Seen, port: Port, tmp_path: Path) -> None:
     """The pages of each port show all they have with nothing from elsewhere, and keep to their own policies."""
-    await page.go(f"{port.url}/")
-    await page.until("document.querySelector('a[href=docs]')")
-    picture = tmp_path / "front-page.png"
-    await page.picture(picture, width=900, height=520)
+    await page.set_viewport_size({"width": 900, "height": 520})
+    await page.goto(f"{port.url}/")
+    await expect(page.locator("a[href$=docs]")).to_be_visible()
     if port.name == "gateway":
-        keep(picture)
-    await page.click("a[href=docs]")
-    await page.until("document.querySelectorAll('.opblock').length > 5")
-    shown = await page.run("document.body.innerText")
+        await keep(page, "front-page.png", directory=tmp_path)
+    await page.set_viewport_size({"width": 1100, "height": 900})
+    await page.click("a[href$=docs]")
+    await page.wait_for_function("() => document.querySelectorAll('.opblock').length > 5")
+    shown = await page.inner_text("body")
     assert all(path in shown.replace("\u200b", "") for path in ("/healthz", "/models"))
-    picture = tmp_path / "api-page.png"
-    await page.picture(picture, width=1100, height=900)
     if port.name == "gateway":
-        keep(picture)
-    assert {urlsplit(url).netloc for url in page.asked if not url.startswith("data:")} == {urlsplit(port.url).netloc}
-    assert page.complaints == []
+        await keep(page, "api-page.png", directory=tmp_path)
+    assert {urlsplit(url).netloc for url in seen.asked if not url.startswith("data:")} == {urlsplit(port.url).netloc}
+    assert seen.complaints == []
 
 
 async def either(pod: FakePod, request: web.Request) -> web.StreamResponse:
@@ -126,12 +121,12 @@ async def either(pod: FakePod, request: web.Request) -> web.StreamResponse:
 
 
 @pytest.mark.extended  # test_pages.py and gateway/access/test_cors.py, without a browser
-async def test_trying_a_model(page: Page, pod: FakePod, registry: Registry) -> None:
+async def test_trying_a_model(page: Page, seen: Seen, pod: FakePod, registry: Registry) -> None:
     """What the API page proposes for a prediction can be sent as it stands, over each protocol."""
     pod.behave = either
     text = "wake me at seven"
     async with running(pod, registry=registry) as gateway:
-        await page.go(f"{gateway.addresses.gateway}/docs")
+        await page.goto(f"{gateway.addresses.gateway}/docs")
         status, body = await tried(page, "predict-predict")
         assert (status, json.loads(body)) == (200, {"text": text})
         status, body = await tried(page, "v1-v1_predict")
@@ -139,7 +134,7 @@ async def test_trying_a_model(page: Page, pod: FakePod, registry: Registry) -> N
         status, body = await tried(page, "open_inference-infer")
         assert (status, json.loads(body)["outputs"][0]["data"][0]) == (200, text)
         assert (await tried(page, "torchserve-torchserve_predict_post"))[0] == 200
-    assert page.complaints == []
+    assert seen.complaints == []
 
 
 @pytest.mark.extended  # test_pages.py and gateway/access/test_cors.py, without a browser
@@ -150,13 +145,13 @@ async def test_with_tokens(page: Page, pod: FakePod, registry: Registry, tokens:
             (gateway.addresses.gateway, "predict-predict"),
             (gateway.addresses.admin, "pods-list_pods"),
         ):
-            await page.go(f"{url}/docs")
+            await page.goto(f"{url}/docs")
             status, body = await tried(page, operation)
             assert (status, json.loads(body)["code"]) == (401, "unauthenticated")
             await authorize(page, "wrong")
             assert (await tried(page, operation))[0] == 401
-            await page.go("about:blank")  # a token is kept no longer than its page
-            await page.go(f"{url}/docs")
+            await page.goto("about:blank")  # a token is kept no longer than its page
+            await page.goto(f"{url}/docs")
             await authorize(page)
             assert (await tried(page, operation))[0] == 200
     assert "authorization" not in pod.requests[-1].headers
@@ -164,16 +159,16 @@ async def test_with_tokens(page: Page, pod: FakePod, registry: Registry, tokens:
 
 @pytest.mark.extended  # test_pages.py and gateway/access/test_cors.py, without a browser
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-async def test_behind_a_prefix(page: Page, gateway_port: Port, tmp_path: Path) -> None:
+async def test_behind_a_prefix(page: Page, seen: Seen, gateway_port: Port, tmp_path: Path) -> None:
     """Behind a proxy that puts a prefix before the paths, the pages work as they are, with nothing to set."""
     async with proxied(gateway_port, tmp_path, prefix="/ml/v2/") as proxy:
-        await page.go(f"{proxy.url}/ml/v2/")
-        await page.click("a[href=docs]")
+        await page.goto(f"{proxy.url}/ml/v2/")
+        await page.click("a[href$=docs]")
         assert (await tried(page, "predict-predict"))[0] == 200
-        paths = {urlsplit(url).path for url in page.asked if not url.startswith("data:")}
+        paths = {urlsplit(url).path for url in seen.asked if not url.startswith("data:")}
     assert paths >= {"/ml/v2/docs", "/ml/v2/openapi.json", "/ml/v2/predict/intent"}
     assert all(path.startswith("/ml/v2/") for path in paths)
-    assert page.complaints == []
+    assert seen.complaints == []
 
 
 @contextlib.asynccontextmanager
@@ -204,12 +199,12 @@ async def test_pages_of_another_origin(page: Page, pod: FakePod, registry: Regis
             url = f"{gateway.addresses.gateway}/predict/intent"
 
             async def ask(url: str, **more: object) -> list[object]:
-                answer: list[object] = await page.run(f"ask({json.dumps(url)}, {json.dumps(more)})")
+                answer: list[object] = await page.evaluate(f"ask({json.dumps(url)}, {json.dumps(more)})")
                 return answer
 
             for origin in (named, unnamed):
-                await page.go(origin)
-                await page.until("typeof ask === 'function'")
+                await page.goto(origin)
+                await page.wait_for_function("() => typeof ask === 'function'")
                 got = [
                     await ask(url, headers=as_json),
                     await ask(url),

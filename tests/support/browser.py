@@ -1,161 +1,116 @@
-"""A real browser without a window, admin_pod over its DevTools protocol: Debian's chromium, or any that is on PATH."""
+"""A real browser without a window, driven by Playwright: Debian's chromium, or any that is on PATH."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import contextlib
-import itertools
-import json
 import os
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
 
-__all__ = ["Page", "browser", "needs_browser"]
+__all__ = ["Seen", "accessible", "browser", "keep", "needs_browser", "new_page", "reached_by_keyboard"]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
+    *("--disable-gpu", "--disable-dev-shm-usage", "--no-proxy-server"),
     # No name leads anywhere: a page that needs another host than this one is seen to lack something.
-    *("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1", "--remote-debugging-port=0", "--no-proxy-server"),
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )
-WAIT_S = 100
+WAIT_MS = 100_000
+PICTURES = os.environ.get("MARWAY_PICTURES")
+"""The directory that `make pictures` has the pictures of docs/ written to."""
 
 
-_LEFT = -32000
-"""The code with which the browser says that a page was left while it did something there."""
-
-
-class _PageLeft(Exception):
-    pass
-
-
-class Page:
-    """One page.
+@dataclass
+class Seen:
+    """What a page did.
 
     Attributes:
         asked: The addresses of all that it asked for.
         complaints: What it logged as errors: exceptions, failed requests, what its policy stopped.
     """
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self._socket = socket
-        self._ids = itertools.count(1)
-        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self.asked: list[str] = []
-        self.complaints: list[str] = []
+    asked: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
 
-    async def listen(self) -> None:
-        """Take in what the browser says, until it ends."""
-        async for message in self._socket:
-            said = json.loads(message.data)
-            params = said.get("params", {})
-            match said.get("method"):
-                case None:
-                    self._answers.pop(said["id"]).set_result(said)
-                case "Network.requestWillBeSent":
-                    self.asked.append(params["request"]["url"])
-                case "Log.entryAdded" if params["entry"]["level"] == "error":
-                    self.complaints.append(params["entry"]["text"])
-                case "Runtime.exceptionThrown":
-                    self.complaints.append(json.dumps(params["exceptionDetails"]))
-
-    async def send(self, method: str, **params: Any) -> dict[str, Any]:
-        """Have the browser do something, and return what came of it."""
-        number = next(self._ids)
-        self._answers[number] = asyncio.get_running_loop().create_future()
-        await self._socket.send_json({"id": number, "method": method, "params": params})
-        said = await asyncio.wait_for(self._answers[number], WAIT_S)
-        if said.get("error", {}).get("code") == _LEFT:
-            raise _PageLeft(said["error"]["message"])
-        assert "error" not in said, said
-        result: dict[str, Any] = said["result"]
-        return result
-
-    async def go(self, url: str) -> None:
-        """Open an address."""
+    def forget(self) -> None:
         self.asked.clear()
         self.complaints.clear()
-        assert "errorText" not in await self.send("Page.navigate", url=url)
-
-    async def run(self, script: str) -> Any:
-        """Return what a script comes to, a promise's outcome where it is one."""
-        said = await self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in said, said
-        return said["result"].get("value")
-
-    async def until(self, script: str) -> Any:
-        """Wait until a script comes to something that is true, here or on a page that this one leads to; return it."""
-        look = f"(() => {{ const it = ({script}); return it instanceof Node ? true : it; }})()"
-        try:
-            async with asyncio.timeout(WAIT_S):
-                while True:
-                    with contextlib.suppress(_PageLeft):
-                        if found := await self.run(look):
-                            return found
-                    await asyncio.sleep(0.02)
-        except TimeoutError as exc:
-            shown = await self.run("document.body.innerText")
-            raise AssertionError(f"never came true: {script}\nlogged: {self.complaints}\nshown: {shown}") from exc
-
-    async def type(self, selector: str, text: str) -> None:
-        """Put text in a field, as somebody who types it in the place of what is there."""
-        await self.run(
-            f"""(() => {{ const it = document.querySelector({json.dumps(selector)}); it.focus(); it.select(); }})()"""
-        )
-        await self.send("Input.insertText", text=text)
-
-    async def click(self, selector: str) -> None:
-        """Click on what a selector finds once it is there."""
-        await self.until(f"document.querySelector({json.dumps(selector)})")
-        await self.run(f"document.querySelector({json.dumps(selector)}).click()")
-
-    async def picture(self, path: Path, *, width: int, height: int) -> None:
-        """Write what it looks like as a PNG."""
-        screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        await self.send("Emulation.setDeviceMetricsOverride", **screen)
-        path.write_bytes(base64.b64decode((await self.send("Page.captureScreenshot", format="png"))["data"]))
 
 
 @contextlib.asynccontextmanager
-async def browser(directory: Path) -> AsyncIterator[Page]:
-    """Start a browser that keeps all it has in ``directory``, and give its page."""
+async def browser() -> AsyncIterator[Browser]:
+    """Start a browser."""
     assert CHROMIUM is not None
-    log = (directory / "chromium.log").open("wb")
-    process = await asyncio.create_subprocess_exec(
-        *(CHROMIUM, *FLAGS, f"--user-data-dir={directory}", "about:blank"),
-        stdout=log,
-        stderr=log,
-        env=os.environ | {"HOME": str(directory)},
-        start_new_session=True,
-    )
+    async with async_playwright() as playwright:
+        started = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS), chromium_sandbox=False)
+        try:
+            yield started
+        finally:
+            await started.close()
+
+
+@contextlib.asynccontextmanager
+async def new_page(
+    of: Browser, *, width: int = 1100, height: int = 900, **options: Any
+) -> AsyncIterator[tuple[Page, Seen]]:
+    """Open a page with cookies of its own; ``options`` are those of a context of Playwright, such as `color_scheme`."""
+    context = await of.new_context(viewport={"width": width, "height": height}, **options)
+    context.set_default_timeout(WAIT_MS)
     try:
-        async with asyncio.timeout(WAIT_S):
-            port = directory / "DevToolsActivePort"
-            while not (port.exists() and port.read_text().count("\n")):
-                assert process.returncode is None, (directory / "chromium.log").read_text()
-                await asyncio.sleep(0.02)
-        base = f"http://127.0.0.1:{port.read_text().splitlines()[0]}"
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"{base}/json/list") as listed:
-                target = next(each for each in await listed.json() if each["type"] == "page")
-            async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                page = Page(socket)
-                listening = asyncio.create_task(page.listen())
-                for domain in ("Page", "Network", "Runtime", "Log"):
-                    await page.send(f"{domain}.enable")
-                yield page
-                await session.close()
-                listening.cancel()
+        page, seen = await context.new_page(), Seen()
+
+        def said(message: ConsoleMessage) -> None:
+            if message.type == "error":
+                seen.complaints.append(message.text)
+
+        def asked(request: Request) -> None:
+            seen.asked.append(request.url)
+
+        page.on("console", said)
+        page.on("request", asked)
+        page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+        yield page, seen
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)
-        await process.wait()
-        log.close()
+        await context.close()
+
+
+async def accessible(page: Page) -> None:
+    """Look at the page as it is with axe-core: WCAG 2.2 AA and its best practices, no violation."""
+    found = await Axe().run(page)
+    assert found.violations_count == 0, f"{page.url}\n{found.generate_report()}"
+    wider = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wider <= 0, f"{page.url} is {wider} px wider than the window"
+
+
+async def reached_by_keyboard(page: Page, selector: str, *, presses: int = 60) -> None:
+    """Press Tab until the element that a selector finds has the focus, and see that the focus shows."""
+    for _ in range(presses):
+        await page.keyboard.press("Tab")
+        if await page.evaluate("(selector) => document.activeElement?.matches(selector) ?? false", selector):
+            outline = await page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline != "none", f"{selector} does not show that it has the focus"
+            return
+    raise AssertionError(f"{selector} is not reached with {presses} presses of Tab on {page.url}")
+
+
+async def keep(page: Page, name: str, *, full_page: bool = False, directory: Path) -> None:
+    """Take a picture; `make pictures` keeps it for docs/.
+
+    Args:
+        page: Of what.
+        name: The file's, such as `console-models.png`.
+        full_page: Also what is below the window.
+        directory: Where it lies in a test that keeps none.
+    """
+    picture = Path(PICTURES) / name if PICTURES else directory / name
+    picture.parent.mkdir(exist_ok=True)
+    await page.screenshot(path=picture, full_page=full_page, animations="disabled")
+    assert 5_000 < picture.stat().st_size < 300_000

@@ -15,15 +15,21 @@ from marway.wire.runtime import DeviceMemory
 __all__ = [
     "WATCH_CONTENT_TYPE",
     "WATCH_HEARTBEAT_S",
+    "HandlerLine",
+    "HandlerLines",
     "LoadReport",
     "ModelStatus",
     "PodEvent",
     "PodStatus",
     "Remark",
     "State",
+    "UnloadReason",
 ]
 
 State = Literal["absent", "fetching", "loading", "ready", "draining", "failed"]
+
+UnloadReason = Literal["asked", "idle", "memory"]
+"""Why a version was unloaded: somebody asked, nobody had for long, or others needed its memory."""
 
 WATCH_CONTENT_TYPE: Final = "application/x-ndjson"
 WATCH_HEARTBEAT_S: Final = 1.0
@@ -61,6 +67,9 @@ class ModelStatus(Frozen):
     failures: int = 0
     failure: str | None = None
     retry_after_s: float | None = None
+    unloaded_for: UnloadReason | None = None
+    """Why it was unloaded, while it is absent; None where it was not, or the model server lost it."""
+    unloaded_at: datetime | None = None
 
 
 class PodStatus(Frozen):
@@ -134,3 +143,33 @@ class LoadReport(Frozen):
     duration_s: float
     server: str
     server_versions: Mapping[str, str] = {}
+
+
+class HandlerLine(Frozen):
+    """One thing that a version's handler printed, logged or raised, as `marway logs` shows it.
+
+    Attributes:
+        at: When.
+        level: debug, info, warning, error or critical.
+        text: What it wrote.
+        worker: Which of the version's workers, by its port.
+        request_ids: The requests that it was answering, as far as that is known.
+        traceback: Of the exception that the line is about.
+        reason: In one line, why the handler cannot be loaded.
+        logger: Whose line it is, where it came by Python's logging.
+    """
+
+    at: datetime
+    level: str
+    text: str
+    worker: int
+    request_ids: tuple[str, ...] = ()
+    traceback: str | None = None
+    reason: str | None = None
+    logger: str | None = None
+
+
+class HandlerLines(Frozen):
+    """The newest lines of a version's handler on one pod, oldest first."""
+
+    lines: tuple[HandlerLine, ...] = ()

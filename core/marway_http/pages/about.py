@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["ABOUT_CONTENT", "About", "Link", "about_answer"]
+__all__ = ["ABOUT_CONTENT", "About", "Link", "about_answer", "prefers_page"]
 
 _STYLE: Final = """
 :root { color-scheme: light dark; }
@@ -75,13 +75,13 @@ class About(BaseModel):
 def about_answer(about: About, accept: str | None) -> tuple[bytes, dict[str, str]]:
     """Return the body and the headers of an answer: a page where `Accept` prefers that to JSON, else JSON."""
     headers = {"Vary": "Accept", "Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
-    if not _prefers_page(accept or "*/*"):
+    if not prefers_page(accept or "*/*"):
         return about.model_dump_json(exclude_none=True).encode(), {**headers, "Content-Type": "application/json"}
     more = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": _POLICY}
     return _page(about).encode(), {**headers, **more, "Referrer-Policy": "no-referrer"}
 
 
-def _prefers_page(accept: str) -> bool:
+def prefers_page(accept: str) -> bool:
     """Return whether HTML is asked for by name, and no less than JSON (RFC 9110 §12.5.1)."""
     wanted: dict[str, float] = {}
     for each in accept.split(","):

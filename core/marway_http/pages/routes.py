@@ -23,9 +23,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marway import __version__
-from marway_http.pages.about import ABOUT_CONTENT, About, about_answer
+from marway_http.pages.about import ABOUT_CONTENT, About, about_answer, prefers_page
 
-__all__ = ["API_PAGE_PATHS", "HeadAsGet", "Health", "add_process_routes", "expose", "with_head"]
+__all__ = ["API_PAGE_PATHS", "HeadAsGet", "Health", "HomePage", "add_process_routes", "expose", "with_head"]
 
 API_PAGE_PATHS: Final = ("/docs", "/docs/page.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css")
 """The page and what it is made of."""
@@ -70,6 +70,10 @@ window.ui = SwaggerUIBundle({
 _TYPES: Final = {"css": "text/css", "js": "text/javascript"}
 
 
+HomePage = Callable[[Request], Awaitable[Response]]
+"""Answers `/` where a page is preferred to JSON."""
+
+
 class Health(BaseModel):
     """All is well; anything else is answered with a problem."""
 
@@ -89,6 +93,7 @@ def add_process_routes(
     metrics_of: Callable[[], CollectorRegistry],
     *,
     exposed: Callable[[CollectorRegistry], Awaitable[bytes]] = expose,
+    home: HomePage | None = None,
 ) -> None:
     """Add `/`, `/healthz`, `/metrics`, and the API's pages, which the document does not have.
 
@@ -97,6 +102,7 @@ def add_process_routes(
         about: What `/` says.
         metrics_of: Gives the metrics; asked at each request, because they may exist only while the app runs.
         exposed: Writes them; one of several processes that answer for a port tells of all.
+        home: The page at `/`; None has a plain one that says what the JSON says.
     """
 
     @app.get(
@@ -108,6 +114,8 @@ def add_process_routes(
     )
     async def root(request: Request) -> Response:
         """JSON, or a page where `Accept` prefers that."""
+        if home is not None and prefers_page(request.headers.get("accept", "")):
+            return await home(request)
         body, headers = about_answer(about, request.headers.get("accept"))
         return Response(body, headers=headers)
 

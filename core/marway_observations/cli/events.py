@@ -14,8 +14,8 @@ import typer
 from marway.errors import InvalidInput, ModelNotFound, NotFound, clip
 from marway.records import utc_now
 from marway.registry import Registry
+from marway.serving import moment
 from marway.text import did_you_mean, printable, printable_json
-from marway_observations.cli.options import moment
 from marway_observations.events import Event, EventLog
 from marway_observations.events.event import TYPES, is_type
 from marway_observations.events.outbox import Dead, Outbox, Pending

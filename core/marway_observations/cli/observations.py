@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from marway.errors import InvalidInput, ModelNotFound, clip
-from marway.objects import ObjectStore
+from marway.errors import InvalidInput, clip
 from marway.records import utc_now
-from marway.registry import Registry, open_registry
-from marway_observations.cli.options import ObservationsOption, moment
-from marway_observations.layout import made_at, observations_prefix
+from marway.registry import open_registry
+from marway.serving import moment
+from marway_observations.cli.options import ObservationsOption
+from marway_observations.moments import CLOCKS, SINCE_OF_ID, since_of_id
 from marway_ops.shell.options import JsonOption, RegistryOption, registry_url
 from marway_ops.shell.output import print_found, print_result, warn, when
 
@@ -21,9 +21,6 @@ __all__ = ["observations"]
 
 _LIMIT: Final = 20
 _SINCE: Final = "24h"
-_SINCE_OF_ID: Final = "7d"
-_CLOCKS: Final = timedelta(minutes=5)
-"""By so much may clocks of other machines be ahead of ours, and one's ids before another's rows."""
 _ANSWER_CHARS: Final = 60
 _OUTCOMES: Final = ("ok", "client_error", "model_error", "unavailable", "timeout", "cancelled")
 _COLUMNS: Final = ("at (UTC)", "prediction", "model", "version", "label", "outcome", "ms", "answer", "truth")
@@ -36,7 +33,7 @@ def observations(
     since: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help=f"Ended since then: so long ago, or ISO 8601; {_SINCE}, with --id {_SINCE_OF_ID}."
+            metavar="TIME", help=f"Ended since then: so long ago, or ISO 8601; {_SINCE}, with --id {SINCE_OF_ID}."
         ),
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Ended before then; now.")] = None,
@@ -45,6 +42,7 @@ def observations(
     ] = None,
     group: Annotated[str | None, typer.Option(metavar="ID", help="Only those of this group.")] = None,
     outcome: Annotated[str | None, typer.Option(help=f"Only those that ended so: {', '.join(_OUTCOMES)}.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only those that ended in any other way than ok.")] = False,
     limit: Annotated[
         int | None, typer.Option(min=1, help=f"At most so many, the newest; {_LIMIT}, and all with --export.")
     ] = None,
@@ -60,16 +58,17 @@ def observations(
     from marway_observations.listing import Wanted, newest
     from marway_observations.listing import export as export_to
     from marway_observations.reading import Observed
+    from marway_observations.searching.searching import known_model
     from marway_observations.store import open_observations
 
     if outcome not in (None, *_OUTCOMES):
         raise InvalidInput(f"{clip(outcome or '', 40)!r} is no outcome: use one of {', '.join(_OUTCOMES)}")
     url, now = registry_url(registry), utc_now()
     store = open_observations(url, observations)
-    name = None if model is None else _known(open_registry(url), store, model)
-    first = moment(since, now) if since is not None else _since(id_, now)
-    last = moment(until, now) if until is not None else now + _CLOCKS
-    wanted = Wanted(id=id_, group=group, version=version, label=label, outcome=outcome)
+    name = None if model is None else known_model(open_registry(url), store, model)
+    first = moment(since, now) if since is not None else moment(_SINCE, now) if id_ is None else since_of_id(id_, now)
+    last = moment(until, now) if until is not None else now + CLOCKS
+    wanted = Wanted(id=id_, group=group, version=version, label=label, outcome=outcome, failed=failed)
     with Observed(store, model=name, since=first, until=last) as observed:
         if export is not None:
             written = export_to(observed, wanted, export, limit=limit)
@@ -92,26 +91,6 @@ def observations(
     )
     if len(rows) > len(shown) and not as_json:
         typer.echo(f"… and older ones: --limit shows more than {len(shown)}, --export FILE has all", err=True)
-
-
-def _known(registry: Registry, store: ObjectStore, model: str) -> str:
-    """Return a model's name as it is written; of one that is deleted, as it was."""
-    try:
-        return registry.find(model)
-    except ModelNotFound:
-        if next(iter(store.children(observations_prefix(model))), None) is None:
-            raise
-        return model
-
-
-def _since(id_: str | None, now: datetime) -> datetime:
-    """Return from when on to look where nothing is said: an id that Marway made says when that was."""
-    if id_ is None:
-        return moment(_SINCE, now)
-    try:
-        return made_at(id_) - _CLOCKS
-    except ValueError:
-        return moment(_SINCE_OF_ID, now)
 
 
 def _document(row: dict[str, Any]) -> dict[str, Any]:

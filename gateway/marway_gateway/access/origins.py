@@ -20,6 +20,7 @@ from starlette.types import Scope, Send
 
 from marway.errors import ForeignOrigin, UnsupportedMedia, clip
 from marway.wire import headers as wire
+from marway_gateway.access.sign_in import MARK
 from marway_http.hosts import HostGuard
 
 __all__ = ["WRITES", "Cors", "answer_preflight", "check_admin_request"]
@@ -31,6 +32,10 @@ _UNTYPED: Final = "/v2/"
 _INDEX: Final = "/v2/repository/index"
 """A read, for all that it is a POST; Triton's users call it with curl, which calls what it sends a form."""
 _MODELS: Final = "/models"
+_TRY: Final = "/console/try/"
+"""Where the console sends what a model takes, which may be anything."""
+_CONSOLE: Final = (MARK.lower().encode(), b"1")
+"""A header that no page of another origin can send unasked, and that no form can send at all."""
 _ANY: Final = "*"
 _EXPOSED: Final = (
     *(wire.REQUEST_ID, wire.REQUEST_GROUP_ID, wire.PREDICTION_ID),
@@ -124,7 +129,9 @@ async def check_admin_request(guard: HostGuard, uploads: frozenset[str], scope: 
     if error is not None:
         raise error
     if scope["method"] in WRITES and scope["path"] != _INDEX:
-        _check_media(scope, uploads if scope["path"].rstrip("/") == _MODELS else frozenset())
+        tried = scope["path"].startswith(_TRY) and _CONSOLE in scope["headers"]
+        if not tried:
+            _check_media(scope, uploads if scope["path"].rstrip("/") == _MODELS else frozenset())
     return False
 
 

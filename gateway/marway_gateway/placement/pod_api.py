@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Final, TypeVar
+from urllib.parse import urlencode
 
 import aiohttp
 from pydantic import BaseModel, ValidationError
@@ -17,7 +18,7 @@ from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, MarwayError, ModelError, NotFound, Unavailable, clip
 from marway.wire.comparison import Comparison
 from marway.wire.headers import REQUEST_TIMEOUT_MS, RETRY_AFTER
-from marway.wire.pods import WATCH_HEARTBEAT_S, LoadReport, ModelStatus, PodEvent, PodStatus
+from marway.wire.pods import WATCH_HEARTBEAT_S, HandlerLines, LoadReport, ModelStatus, PodEvent, PodStatus
 from marway.wire.problems import parse_problem
 from marway_gateway.placement.pod import Pod
 from marway_gateway.transport.base import AttemptFailed, PodLost, PodUnreachable, read_within
@@ -130,6 +131,25 @@ class PodApi:
             Unavailable: It could not be drained in time, or the pod does not answer.
         """
         return await self._ask(ModelStatus, pod, "POST", f"/models/{name}/{version}/unload", deadline)
+
+    async def handler_lines(
+        self, pod: Pod, name: str, version: str, *, request_id: str | None, limit: int, deadline: Deadline
+    ) -> HandlerLines:
+        """Return the newest of what a version's handler wrote on a pod, or of what it wrote for one request.
+
+        Raises:
+            Unavailable: The pod does not answer, or its sidecar is older than this gateway and does not tell.
+            DeadlineExceeded: It took too long.
+        """
+        query = urlencode({"lines": limit, **({} if request_id is None else {"request": request_id})})
+        try:
+            return await self._ask(HandlerLines, pod, "GET", f"/models/{name}/{version}/log?{query}", deadline)
+        except NotFound as exc:
+            if type(exc) is not NotFound:  # of the version
+                raise
+            raise Unavailable(
+                f"pod {pod.name} does not tell what handlers wrote: its sidecar is older than this gateway; update it"
+            ) from exc
 
     async def drain(self, pod: Pod) -> PodStatus:
         """Have a pod take no more requests.

@@ -13,20 +13,33 @@ from marway import errors
 from marway.errors import ModelNotFound
 from marway.records import VersionRecord
 from marway.refs import Reference, check_model_id
-from marway.registry import ModelSummary as Found
 from marway.registry import Registry
+from marway.registry.reading import ModelSummary as Found
 from marway.serving import ServingSettings
-from marway_gateway.gateway import CurrentGateway
+from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import problems
 
-__all__ = ["AnyModel", "ModelList", "ModelSummary", "VersionDetail", "catalogue_router"]
+__all__ = [
+    "AnyModel",
+    "ModelList",
+    "ModelSummary",
+    "VersionDetail",
+    "catalogue_router",
+    "found_models",
+    "model_summary",
+    "version_detail",
+]
 
 AnyModel = Annotated[str, Path(description="A model's name, or the id of one of its versions.", examples=["intent"])]
 VersionOrLabel = Annotated[str, Path(description="A version, or a label.", examples=["1.0"])]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Models a page.")]
 After = Annotated[
     str, Query(alias="next", max_length=128, description="The `next` of the page before.", examples=["intent"])
+]
+
+Contains = Annotated[
+    str, Query(max_length=128, description="Only models whose names contain this, in any case.", examples=["int"])
 ]
 
 _INTENT: JsonDict = {"name": "intent", "labels": {"PROD": "1.0", "STG": "1.1"}, "versions": ["1.0", "1.1"]}
@@ -107,14 +120,23 @@ def catalogue_router(gateway: CurrentGateway, *, versions_only: bool = False) ->
         model: AnyModel,
         version: VersionOrLabel,
     ) -> VersionDetail:
-        resolved = await gateway().resolver.resolve(model, version)
-        reader = gateway().reader
-        state = await reader.call(reader.registry.state, resolved.record.name)
-        labels = sorted(label for label, at in state.labels.items() if at == resolved.record.version)
-        fields = {name: getattr(resolved.record, name) for name in VersionRecord.model_fields}
-        return VersionDetail(**{**fields, "serving": resolved.serving, "labels": labels})
+        return await version_detail(gateway(), model, version)
 
     return router
+
+
+async def version_detail(gateway: Gateway, model: str, version: str) -> VersionDetail:
+    """Return what is shown of a version, or of the one that a label points at.
+
+    Raises:
+        InvalidReference, NotFound: There is none.
+        RegistryUnavailable: The registry does not answer.
+    """
+    resolved = await gateway.resolver.resolve(model, version)
+    state = await gateway.reader.call(gateway.reader.registry.state, resolved.record.name)
+    labels = sorted(label for label, at in state.labels.items() if at == resolved.record.version)
+    fields = {name: getattr(resolved.record, name) for name in VersionRecord.model_fields}
+    return VersionDetail(**{**fields, "serving": resolved.serving, "labels": labels})
 
 
 def _add_models(router: APIRouter, gateway: CurrentGateway) -> None:
@@ -124,9 +146,9 @@ def _add_models(router: APIRouter, gateway: CurrentGateway) -> None:
         response_model_exclude_unset=True,
         responses=problems(errors.InvalidRequest, errors.RegistryUnavailable),
     )
-    async def list_models(limit: Limit = 100, after: After = "") -> ModelList:
+    async def list_models(limit: Limit = 100, after: After = "", contains: Contains = "") -> ModelList:
         reader = gateway().reader
-        return await reader.call(_page, reader.registry, limit, after)
+        return await reader.call(_page, reader.registry, limit, after, contains)
 
     @router.get(
         "/models/{model}",
@@ -137,20 +159,42 @@ def _add_models(router: APIRouter, gateway: CurrentGateway) -> None:
     async def show_model(model: AnyModel) -> ModelSummary:
         check_model_id(model)
         reader = gateway().reader
-        return await reader.call(_model, reader.registry, model)
+        return await reader.call(model_summary, reader.registry, model)
 
 
-def _page(registry: Registry, limit: int, after: str) -> ModelList:
-    """Read one page. Blocks."""
-    names = list(islice(registry.models(start_after=after), limit + 1))
+def found_models(registry: Registry, limit: int, after: str, contains: str = "") -> tuple[list[Found], str | None]:
+    """Return models whose names contain a text, and the name behind which further ones begin, if there are. Blocks.
+
+    Those whose versions are all deleted are left out.
+
+    Args:
+        registry: Whose models.
+        limit: At most so many.
+        after: The name behind which they begin.
+        contains: In any case.
+    """
+    wanted = contains.lower()
+    found = (name for name in registry.models(start_after=after) if wanted in name.lower())
+    names = list(islice(found, limit + 1))
     page = names[:limit]
-    found = (registry.summary(name) for name in page)
-    shown = [_shown(each) for each in found if not each.is_deleted]
-    return ModelList(models=shown, next=page[-1] if len(names) > limit else None)
+    summaries = (registry.summary(name) for name in page)
+    shown = [each for each in summaries if not each.is_deleted]
+    return shown, page[-1] if len(names) > limit else None
 
 
-def _model(registry: Registry, name_or_id: str) -> ModelSummary:
-    """Read one model. Blocks."""
+def _page(registry: Registry, limit: int, after: str, contains: str) -> ModelList:
+    """Read one page. Blocks."""
+    found, following = found_models(registry, limit, after, contains)
+    return ModelList(models=[_shown(each) for each in found], next=following)
+
+
+def model_summary(registry: Registry, name_or_id: str) -> ModelSummary:
+    """Read one model, by its name or the id of one of its versions. Blocks.
+
+    Raises:
+        ModelNotFound: There is none.
+        RegistryUnavailable: The registry does not answer.
+    """
     pointer = registry.pointer(name_or_id)
     if pointer is None:
         registry.resolve(Reference(name_or_id))  # raises, naming what exists, unless it was published just now

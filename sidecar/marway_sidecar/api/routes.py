@@ -16,6 +16,7 @@ from marway.wire.pods import WATCH_CONTENT_TYPE, LoadReport, ModelStatus, PodEve
 from marway.wire.request import timeout_of
 from marway_http.pages.about import About, Link
 from marway_http.pages.routes import Health, add_process_routes
+from marway_sidecar.api.handler_lines import add_log_route
 from marway_sidecar.api.openapi import ANSWER, ANY_BODY, WATCH, problems
 from marway_sidecar.sidecar import Sidecar
 
@@ -77,6 +78,7 @@ def add_routes(app: FastAPI, sidecar: Sidecar) -> None:
     _add_predict(app)
     _add_pod(app, sidecar)
     _add_models(app, sidecar)
+    add_log_route(app, sidecar)
 
     @app.get(
         "/readyz", tags=["health"], summary="Can it serve?", responses=problems(errors.RuntimeDown, errors.Draining)

@@ -1,0 +1,1 @@
+"""The console's pages of models: all of them, and one."""

@@ -1,0 +1,1 @@
+"""The pages of one version, and of how it differs from another."""
