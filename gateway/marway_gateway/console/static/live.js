@@ -112,7 +112,12 @@
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   window.addEventListener("pagehide", close);
   window.addEventListener("pageshow", open);
-  window.marwayConsole.show = show;
+  // A page that was fetched beside the stream: the stream begins anew, as it does not know what is shown now.
+  window.marwayConsole.show = (html) => {
+    show(html);
+    close();
+    open();
+  };
   setInterval(ages, 5000);
   open();
 })();
