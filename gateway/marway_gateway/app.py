@@ -57,6 +57,8 @@ _TAGS: Final[list[dict[str, Any]]] = [
     {"name": "serving", "description": "How a model is served."},
     {"name": "pods", "description": "Who serves."},
     {"name": "observations", "description": "What was kept of predictions."},
+    {"name": "events", "description": "What happened to models."},
+    {"name": "settings", "description": "What this gateway was told, and who may call it."},
     {"name": "health", "description": "How the process does. No token is needed."},
 ]
 """What the document says of each group of routes that is no surface's, in their order."""

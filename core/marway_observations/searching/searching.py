@@ -96,9 +96,8 @@ def explain(registry: Registry, store: ObjectStore, wanted: Explain) -> Explanat
 
 
 def _row(row: Mapping[str, Any]) -> PredictionRow:
-    return PredictionRow(
-        **{name: row[name] for name in PredictionRow.model_fields if name != "answer"}, answer=row["output"]
-    )
+    kept = {name: row[name] for name in PredictionRow.model_fields if not name.startswith("answer")}
+    return PredictionRow(**kept, answer=row["output"], answer_type=row["output_type"])
 
 
 def _body(row: Mapping[str, Any], which: str) -> Body | None:

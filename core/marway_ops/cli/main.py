@@ -17,6 +17,7 @@ import typer
 from marway import __version__
 from marway.errors import MarwayError
 from marway.text import printable
+from marway_ops.cli.batch import batch
 from marway_ops.cli.changes import delete, rollback, serving
 from marway_ops.cli.contracts import contract
 from marway_ops.cli.doctor import doctor
@@ -38,6 +39,7 @@ __all__ = ["build_app", "main"]
 _VERBS = (
     up,
     predict,
+    batch,
     models,
     show,
     history,

@@ -14,8 +14,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from marway_gateway.console.frame import NavLink
+from marway_gateway.console.live import live_router
 from marway_gateway.console.login import add_login
+from marway_gateway.console.models.figures import figures_router
 from marway_gateway.console.models.pages import models_page, models_router
+from marway_gateway.console.operations.events import events_page
+from marway_gateway.console.operations.pods import pods_page
+from marway_gateway.console.operations.rollouts import rollouts_page
+from marway_gateway.console.operations.settings import settings_page
+from marway_gateway.console.operations.shadow import shadow_page
 from marway_gateway.console.requests.pages import requests_router
 from marway_gateway.console.statics import static_answer
 from marway_gateway.console.trying.pages import try_router
@@ -30,14 +37,25 @@ __all__ = ["CONSOLE_LINK", "add_console", "console_home"]
 
 _ROUTERS: Final[tuple[Callable[[CurrentGateway], APIRouter], ...]] = (
     models_router,
+    figures_router,
     version_router,
     try_router,
     requests_router,
+    pods_page,
+    rollouts_page,
+    shadow_page,
+    events_page,
+    settings_page,
+    live_router,
     # a line a page
 )
 _NAV: Final[tuple[NavLink, ...]] = (
     NavLink("Models", "console/models"),
+    NavLink("Pods", "console/pods"),
+    NavLink("Rollouts", "console/rollouts"),
     NavLink("Requests", "console/requests"),
+    NavLink("Events", "console/events"),
+    NavLink("Settings", "console/settings"),
     # those that the frame leads to, in this order
 )
 CONSOLE_LINK: Final = Link(href="console/models", title="The console: models, pods, rollouts and requests, for people")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -16,7 +17,7 @@ from marway.environments.lock import EnvironmentLock
 from marway.errors import LoadFailed, MarwayError, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway.refs import server_name
-from marway.wire.pods import State
+from marway.wire.pods import State, UnloadReason
 from marway_sidecar.archives import Fetches
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.backends.runtime import ENVIRONMENT_TIMEOUT_S
@@ -25,7 +26,7 @@ from marway_sidecar.lifecycle.entry import Context, Entry, Failure
 from marway_sidecar.lifecycle.scaling import bounds
 from marway_sidecar.memory.eviction import Evict
 
-__all__ = ["Transitions", "Warm"]
+__all__ = ["LoadTold", "Transitions", "Warm"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,9 @@ _ENVIRONMENT_S: Final = (
 
 Warm = Callable[[ModelServer, ServedModel, VersionRecord, Deadline], Awaitable[None]]
 """Called after a load and before anybody else is let in; raises `LoadFailed` to refuse the version."""
+
+LoadTold = Callable[[Entry, Mapping[str, float], str, BaseException | None], None]
+"""Called when a load is over, as `LoadTraces.ended`."""
 
 T = TypeVar("T")
 
@@ -52,6 +56,7 @@ class Transitions:
     reconciled: Callable[[str], Awaitable[None]]
     """Returns once it was seen what the server has, and nothing under this name is being unregistered."""
     warm: Warm | None
+    told: LoadTold | None
 
     async def load(self, entry: Entry, *, spare: bool) -> None:
         """Fetch, register, start workers, warm up a version that is absent or failed; ``spare``, evict nobody for it.
@@ -82,7 +87,7 @@ class Transitions:
             finally:
                 for wheel in wheels:  # installed, or of no use
                     wheel.close()
-            entry.served, entry.failure, entry.restores = served, None, 0
+            entry.served, entry.failure, entry.unloaded, entry.restores = served, None, None, 0
             entry.load_duration_s = time.monotonic() - entry.load_began
             entry.used_at = time.monotonic()
             entry.usage.restart()
@@ -114,6 +119,8 @@ class Transitions:
         finally:
             entry.load_began = None
             entry.settled_at = time.monotonic()
+            if self.told is not None:
+                self.told(entry, ends, outcome, None if outcome == "ok" else sys.exc_info()[1])
             if outcome != "cut off":
                 self.context.metrics.loads.labels(entry.record.name, entry.record.version, outcome).inc()
 
@@ -160,7 +167,7 @@ class Transitions:
             entry.settled_at = time.monotonic()
             self.context.memory.shrunk(entry.key)
 
-    async def unload(self, entry: Entry, reason: str) -> None:
+    async def unload(self, entry: Entry, reason: UnloadReason) -> None:
         """Let nobody in, wait until no call is in flight, unload; what is not loaded is left as it is.
 
         Raises:
@@ -179,6 +186,7 @@ class Transitions:
             self.context.memory.keep(entry.key)
             self._show(entry, "ready")
             raise
+        entry.unloaded = reason, time.time()
         self.forget(entry)
         if reason != "asked":
             self.context.metrics.evictions.labels(reason).inc()

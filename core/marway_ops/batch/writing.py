@@ -1,0 +1,103 @@
+"""How answers and failures are written as objects."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from marway_ops.batch.asking import Answer, Failure
+from marway_ops.batch.job import OWN_COLUMNS, OutputFormat
+
+__all__ = ["written_answers", "written_failures"]
+
+
+def written_answers(answers: Sequence[Answer], kind: OutputFormat) -> bytes:
+    """Return answers as one object of a format, in the order of their rows. Blocks."""
+    if kind == "jsonl":
+        return b"".join(
+            _line({**_own(each), "prediction": _value(each), **dict(each.question.kept)}) for each in answers
+        )
+    rows = [{**_own(each), "prediction": _text(_value(each)), **dict(each.question.kept)} for each in answers]
+    columns = [*OWN_COLUMNS, *(name for name, _ in answers[0].question.kept)]
+    return _csv(rows, columns) if kind == "csv" else _parquet(rows, columns)
+
+
+def written_failures(failures: Sequence[Failure]) -> bytes:
+    """Return failures as JSON Lines, in the order of their rows."""
+    return b"".join(
+        _line(
+            {
+                "file": each.question.file,
+                "row": each.question.row,
+                "reason": each.reason,
+                "code": each.code,
+                "status": each.status,
+                "prediction_id": each.prediction_id,
+                "request_id": each.request_id,
+                **dict(each.question.kept),
+            }
+        )
+        for each in failures
+    )
+
+
+def _own(answer: Answer) -> dict[str, Any]:
+    return {"file": answer.question.file, "row": answer.question.row, "prediction_id": answer.prediction_id}
+
+
+def _value(answer: Answer) -> Any:
+    """Return an answer as JSON, text, or `{"b64": …}` where it is neither."""
+    kind = answer.content_type.partition(";")[0].strip().lower()
+    if kind == "application/json" or kind.endswith("+json") or not kind:
+        try:
+            return json.loads(answer.body)
+        except ValueError:
+            pass  # it says so, and is none
+    try:
+        return answer.body.decode()
+    except UnicodeDecodeError:
+        return {"b64": base64.b64encode(answer.body).decode()}
+
+
+def _text(value: Any) -> str:
+    """Return an answer for a cell: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _line(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, default=str).encode() + b"\n"
+
+
+def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: "" if row[name] is None else row[name] for name in columns})
+    return text.getvalue().encode()
+
+
+def _parquet(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
+    import pyarrow  # of the extra `observations`: only who writes such files needs it
+    import pyarrow.parquet
+
+    kinds: dict[str, pyarrow.DataType] = {name: pyarrow.string() for name in OWN_COLUMNS}
+    kinds["row"] = pyarrow.int64()
+    # What is kept is written as text: each part must have the same types, and no part sees the others' values.
+    arrays = [
+        pyarrow.array([_kept(row[name], kinds.get(name)) for row in rows], kinds.get(name, pyarrow.string()))
+        for name in columns
+    ]
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(arrays, names=list(columns)), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _kept(value: Any, own: object) -> Any:
+    return (
+        value if own is not None or value is None else _text(value) if isinstance(value, (dict, list)) else str(value)
+    )
