@@ -32,10 +32,11 @@ API_PAGE_PATHS: Final = ("/docs", "/docs/page.js", "/docs/swagger-ui-bundle.js",
 _PACKAGE: Final = "fastapi_offline"
 """Carries Swagger UI; nothing else of it is used."""
 _POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Swagger UI sets style attributes from its script; scripts are from files alone."""
+"""Swagger UI sets style attributes from its script; scripts are from files alone. Pictures and sound that a model answers
+it shows from memory (`blob:`)."""
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <head>
