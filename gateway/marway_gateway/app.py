@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -123,7 +122,7 @@ def new_app(
     guard: HostGuard | None = None,
     uploads: frozenset[str] = frozenset(),
     cors: Cors | None = None,
-    home: Callable[[CurrentGateway], HomePage] | None = None,
+    home: HomePage | None = None,
     more_links: Callable[[Request], tuple[Link, ...]] | None = None,
 ) -> tuple[FastPathApp, CurrentGateway]:
     """Return an app with what the public and the admin port share, and a function that gives its gateway.
@@ -135,8 +134,12 @@ def new_app(
         guard: Says which hosts and origins may ask for what, on a port that takes only JSON; None lets everybody.
         uploads: Content types that such a port takes at `POST /models` as well.
         cors: Says which web pages may send what browsers ask for first; None leaves such questions to the routes.
+    <<<<<<< HEAD
         home: Makes the page at `/` of an app whose pages people sign in to; None has a plain page and no signing in.
         more_links: Gives what `/` names beside ``about``'s own.
+    =======
+        home: Answers `/` for people, of an app whose pages they sign in to; None has a plain page and no signing in.
+    >>>>>>> main
     """
 
     @cache  # it is asked at each request
@@ -171,12 +174,7 @@ def new_app(
         return await (peers.exposed(registry) if peers is not None else expose(registry))
 
     add_process_routes(
-        app,
-        about,
-        lambda: current().telemetry.metrics.registry,
-        exposed=exposed,
-        home=home and home(current),
-        more_links=more_links,
+        app, about, lambda: current().telemetry.metrics.registry, exposed=exposed, home=home, more_links=more_links
     )
     return app, current
 

@@ -35,8 +35,8 @@ _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Swagger UI sets style attributes from its script; scripts are from files alone. Pictures and sound that a model answers
-it shows from memory (`blob:`)."""
+"""Swagger UI sets style attributes from its script; scripts are from files alone. Pictures and sound of answers are
+shown from memory (`blob:`)."""
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <head>
