@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -134,12 +135,8 @@ def new_app(
         guard: Says which hosts and origins may ask for what, on a port that takes only JSON; None lets everybody.
         uploads: Content types that such a port takes at `POST /models` as well.
         cors: Says which web pages may send what browsers ask for first; None leaves such questions to the routes.
-    <<<<<<< HEAD
-        home: Makes the page at `/` of an app whose pages people sign in to; None has a plain page and no signing in.
-        more_links: Gives what `/` names beside ``about``'s own.
-    =======
-        home: Answers `/` for people, of an app whose pages they sign in to; None has a plain page and no signing in.
-    >>>>>>> main
+            home: Answers `/` for people, of an app whose pages they sign in to; None has a plain page and no signing in.
+            more_links: Gives what `/` names beside ``about``'s own.
     """
 
     @cache  # it is asked at each request
