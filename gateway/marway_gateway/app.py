@@ -135,8 +135,8 @@ def new_app(
         guard: Says which hosts and origins may ask for what, on a port that takes only JSON; None lets everybody.
         uploads: Content types that such a port takes at `POST /models` as well.
         cors: Says which web pages may send what browsers ask for first; None leaves such questions to the routes.
-            home: Answers `/` for people, of an app whose pages they sign in to; None has a plain page and no signing in.
-            more_links: Gives what `/` names beside ``about``'s own.
+        home: Answers `/` for people, of an app whose pages they sign in to; None has a plain page and no signing in.
+        more_links: Gives what `/` names beside ``about``'s own.
     """
 
     @cache  # it is asked at each request
