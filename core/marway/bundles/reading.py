@@ -112,11 +112,12 @@ def content_of(file: BinaryIO, found: BundleFile) -> Iterator[bytes]:
         raise InvalidArchive(f"{shown(found.name)} is damaged: its CRC does not match")
 
 
-def files_of(file: BinaryIO, *, advice: str, files_max: int = MAX_ENTRIES) -> list[BundleFile]:
+def files_of(file: BinaryIO, *, what: str = "bundles", advice: str, files_max: int = MAX_ENTRIES) -> list[BundleFile]:
     """Return the files whose headers, in their order, make the whole of ``file`` with the directory after them.
 
     Args:
         file: What `marway.archives.zipformat.write_archive` has written: nothing else passes.
+        what: What such files are called, for messages.
         advice: What to do about a file that is something else, for messages.
         files_max: Most files in it.
 
@@ -130,7 +131,7 @@ def files_of(file: BinaryIO, *, advice: str, files_max: int = MAX_ENTRIES) -> li
     while (head := os.pread(file.fileno(), z.LOCAL.size, offset)).startswith(z.LOCAL_SIGNATURE):
         if len(found) == files_max:
             raise InvalidArchive(f"has more than {files_max} files")
-        each = _entry(file, head, offset, advice)
+        each = _entry(file, head, offset, f"as Marway writes {what}; {advice}")
         if each.offset + each.size > size:
             raise InvalidArchive(f"is cut short: {shown(each.name)} is longer than the file")
         if found and canonical_order(each.name) <= canonical_order(found[-1].name):
@@ -141,11 +142,11 @@ def files_of(file: BinaryIO, *, advice: str, files_max: int = MAX_ENTRIES) -> li
     listed = b"".join(directory)
     end = listed + z.end_records(len(found), len(listed), offset)
     if not found or os.pread(file.fileno(), len(end), offset) != end or size != offset + len(end):
-        raise InvalidArchive(f"is damaged, or not as Marway writes it; {advice}")
+        raise InvalidArchive(f"is damaged, or not as Marway writes {what}; {advice}")
     return found
 
 
-def _entry(file: BinaryIO, head: bytes, offset: int, advice: str) -> BundleFile:
+def _entry(file: BinaryIO, head: bytes, offset: int, how: str) -> BundleFile:
     """Return the file whose local header begins at ``offset``."""
     if len(head) < z.LOCAL.size:
         raise InvalidArchive("is cut short")
@@ -155,5 +156,5 @@ def _entry(file: BinaryIO, head: bytes, offset: int, advice: str) -> BundleFile:
     if size == z.LIMIT32:
         size = int.from_bytes(z.zip64_field(name, rest[name_len:])[:8], "little")
     if head + rest != z.local_header(name, size, crc32):
-        raise InvalidArchive(f"{shown(name)} is not stored as Marway writes it; {advice}")
+        raise InvalidArchive(f"{shown(name)} is not stored {how}")
     return BundleFile(name, size, crc32, offset + z.LOCAL.size + len(rest))

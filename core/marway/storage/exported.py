@@ -60,7 +60,9 @@ class Exported:
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path, self._file = path, file
         try:
-            self._files = {each.name: each for each in files_of(file, advice=_ADVICE, files_max=_FILES_MAX)}
+            self._files = {
+                each.name: each for each in files_of(file, what="exported files", advice=_ADVICE, files_max=_FILES_MAX)
+            }
             listed = self._files.pop(EXPORT_MANIFEST, None)
             if listed is None:
                 raise InvalidArchive(f"has no {EXPORT_MANIFEST}: it is no exported file; {_ADVICE}")

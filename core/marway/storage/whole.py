@@ -68,12 +68,13 @@ def copy_whole(
         progress: Told of what was done so far, after each object.
 
     Raises:
-        InvalidInput: ``target`` holds another registry, or is ``source``.
+        InvalidInput: ``target`` holds another registry, or a newer state of a model, or is ``source``.
         RegistryUnavailable: One of them cannot be reached, or ``target`` cannot be written.
     """
     _check_same(source, target)
     report = WholeReport()
     states = dict(_states(source, report))
+    _check_not_newer(source, target, states)
     with contextlib.suppress(ObjectMissing):  # first of all: by it, one that was cut off knows its own
         data = source.get(keys.IDENTITY).data
         _tell(report, keys.IDENTITY, _put(target, keys.IDENTITY, data), len(data))
@@ -105,6 +106,19 @@ def _check_same(source: ObjectStore, target: ObjectStore) -> None:
             f"{target.url} is not empty and holds another registry than {source.url}: a whole registry goes to an "
             "empty place, or to where it was copied before; without --all, `marway copy` brings models into another one"
         )
+
+
+def _check_not_newer(source: ObjectStore, target: ObjectStore, states: Mapping[str, tuple[bytes, ModelState]]) -> None:
+    """Refuse to put an old state in the place of a newer one: changes that were acknowledged would be gone."""
+    for name, (_, state) in states.items():
+        key = keys.state_key(name)
+        with contextlib.suppress(ObjectMissing, InvalidRecord):  # a damaged one is what a backup is for
+            there = decode(ModelState, target.get(key).data, source=key)
+            if there.generation > state.generation:
+                raise InvalidInput(
+                    f"{target.url} has a newer state of {name} (change {there.generation}) than {source.url} "
+                    f"({state.generation}): going back would lose changes; if that is meant, restore to an empty place"
+                )
 
 
 def _states(source: ObjectStore, report: WholeReport) -> Iterator[tuple[str, tuple[bytes, ModelState]]]:
@@ -169,11 +183,12 @@ def _copy(
 def _put(target: ObjectStore, key: str, data: bytes) -> Done:
     """Write a small object, over what is there of it."""
     for _ in range(10):
-        with contextlib.suppress(ObjectExists):
-            target.create(key, data)
-            return "copied"
-        with contextlib.suppress(ObjectMissing, ObjectChanged):
-            stored = target.get(key)
+        with contextlib.suppress(ObjectExists, ObjectChanged):
+            try:
+                stored = target.get(key)
+            except ObjectMissing:
+                target.create(key, data)
+                return "copied"
             if stored.data == data:
                 return "there"
             target.replace(key, data, etag=stored.etag)

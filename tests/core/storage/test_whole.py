@@ -56,6 +56,8 @@ def test_backup_and_restore(filled: Registry, tmp_path: Path) -> None:
     found.release("intent", "1.0", by="test")
     copy_whole(restored, backup)
     assert Registry(backup).state("intent").labels == {"PROD": "1.0"}
+    with pytest.raises(InvalidInput, match=r"newer state of intent \(change 202\)"):
+        copy_whole(filled.store, backup)
 
 
 def test_while_others_write(filled: Registry, publish: Publish, tmp_path: Path) -> None:
