@@ -42,6 +42,7 @@ _PLANNED = {
     "bench-bandit",
     "bench-bodies",
     "bench-cache",
+    "bench-client",
     "bench-cold",
     "bench-cold-path",
     "bench-engines",
