@@ -6,6 +6,7 @@ else that the gateway does for a small request.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
@@ -13,14 +14,17 @@ from starlette.types import Receive, Scope, Send
 from marway.wire.headers import EXPLAIN, NOTHING
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.requests import FastPathApp, request_info, send_whole
-from marway_gateway.openapi import PREDICTION_ERRORS, add_served, problems
+from marway_gateway.openapi import PREDICTION_ERRORS, REQUEST_HEADERS, add_served, problems
 from marway_gateway.surfaces.answers import stream_answer
 from marway_gateway.surfaces.http_call import http_call
+from marway_gateway.surfaces.later import PREFER, RespondsLater, add_async_routes
 from marway_gateway.surfaces.surface import Surface
 from marway_http.channel import CHANNEL, Channel
 from marway_http.pages.openapi import ANSWERS, BODIES
 
-__all__ = ["NATIVE", "NativePredict"]
+__all__ = ["NATIVE", "NATIVE_PATHS", "NativePredict"]
+
+NATIVE_PATHS: Final = ("/predict/{model}", "/predict/{model}/{selector}")
 
 _BODY: Final[dict[str, Any]] = {
     "requestBody": {
@@ -46,7 +50,11 @@ _ANSWER: Final[dict[int | str, dict[str, Any]]] = {
                 ("X-Cache", "`hit`, `miss` or `bypass`, for models whose answers may be given again."),
             )
         },
-    }
+    },
+    202: {
+        "description": "With `Prefer: respond-async`: it is taken in, and answered where `Location` says.",
+        "headers": {"Location": {"description": "`/predictions/async/ID`.", "schema": {"type": "string"}}},
+    },
 }
 
 
@@ -101,17 +109,23 @@ class NativePredict:
 
 
 def _add_routes(app: FastPathApp, gateway: CurrentGateway) -> None:
+    now = NativePredict(gateway)
+    later = RespondsLater(gateway, now)
+
+    def now_or_later(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return (later if b"prefer" in request_info(scope).headers else now)(scope, receive, send)
+
+    model, version = NATIVE_PATHS
     add_served(
         app,
-        NativePredict(gateway),
-        (
-            ("/predict/{model}", "predict", "Predict with a model"),
-            ("/predict/{model}/{selector}", "predict_version", "Predict with a version or a label"),
-        ),
+        now_or_later,
+        ((model, "predict", "Predict with a model"), (version, "predict_version", "Predict with a version or a label")),
+        headers={**REQUEST_HEADERS, "prefer": PREFER},
         tags=["predict"],
         responses={**_ANSWER, **problems(*PREDICTION_ERRORS)},
         openapi_extra=_BODY,
     )
+    add_async_routes(app, gateway)
 
 
 NATIVE: Final = Surface(
