@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_OUTSIDE = re.compile(r"(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)")
 
-
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Leave of a link to a file of the repository its text, which is the file's name or says what it is."""
-    return _OUTSIDE.sub(r"\1", markdown)
+    above = re.escape("../" * (page.file.src_uri.count("/") + 1))
+    return re.sub(rf"(?<!!)\[([^\]]+)\]\({above}[^)]*\)", r"\1", markdown)

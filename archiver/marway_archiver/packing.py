@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from marway.answers.golden import GoldenDocument, encode_examples
 from marway.archives.entries import MANIFEST_NAME, Entry, check_name, check_no_collisions, from_bytes, shown
@@ -32,13 +32,23 @@ from marway_archiver.proving.examples import encode_all
 from marway_archiver.proving.proof import PackProof, answer_examples
 from marway_archiver.proving.runs import Predict, ProofPlan
 
-__all__ = ["ARCHIVE_FORMATS", "PackedArchive", "Progress", "StrPath", "added", "pack", "place_archive"]
+__all__ = [
+    "ARCHIVE_FORMATS",
+    "Collected",
+    "PackedArchive",
+    "Progress",
+    "StrPath",
+    "added",
+    "collect",
+    "pack",
+    "place_archive",
+]
 
 ARCHIVE_FORMATS: Mapping[str, str] = {"default": ".mar", "zip-store": ".mar", "tgz": ".tar.gz", "no-archive": ""}
 """What `--archive-format` takes, and how the output's name ends. `default` and `zip-store` are the same here."""
 
-SHARED_BASE = "marway_handler_base"
-"""Module that Marway's own handlers share: it lies beside them, and is packed with each that imports it."""
+SHARED = ("marway_handler_base", "marway_handler_rows")
+"""Modules that Marway's own handlers share: they lie beside them, and are packed with each that imports them."""
 
 StrPath = str | os.PathLike[str]
 
@@ -139,15 +149,77 @@ def pack(
         InvalidArchive: Anything else is wrong; one sentence says what. Nothing was left behind.
         LoadFailed: The handler does not load, or takes too long for a golden example.
     """
+    if archive_format not in ARCHIVE_FORMATS:
+        raise InvalidArchive(
+            f"--archive-format {shown(archive_format)}: it must be one of {', '.join(ARCHIVE_FORMATS)}"
+        )
+    final = Path(export_path) / f"{model_name}{ARCHIVE_FORMATS[archive_format]}"
+    given, inputs = encode_all(examples)
+    collected = collect(
+        model_name=model_name,
+        version=version,
+        handler=handler,
+        model_file=model_file,
+        serialized_file=serialized_file,
+        extra_files=extra_files,
+        requirements_file=requirements_file,
+        config_file=config_file,
+        runtime=runtime,
+        add_files={**(add_files or {}), **encode_examples(inputs)},
+        final=final,
+    )
+    manifest = collected.manifest
+    check_target(final, force=force, directory=archive_format == "no-archive")
+    if golden_file is not None and inputs:
+        check_target(Path(golden_file), force=force, directory=False)
+    proved = answer_examples(manifest, collected.entries, given, inputs, plan or ProofPlan(), predict)
+    warnings = (*collected.warnings, *proved.warnings)
+    files = collected.entries.values()
+    packed = place_archive(
+        final, manifest, files, warnings, archive_format=archive_format, force=force, progress=progress
+    )
+    golden, proof, _ = proved.of_archive(packed.sha256)
+    if golden_file is not None and golden is not None:
+        with atomic_file(Path(golden_file), force=force) as file:
+            file.write(golden.encode())
+    return replace(packed, config=collected.config, golden=golden, proof=proof)
+
+
+class Collected(NamedTuple):
+    """The checked contents of an archive.
+
+    Attributes:
+        manifest: What the archive says of itself.
+        entries: Its files but the manifest, by name.
+        config: Its model configuration, if it has one.
+        warnings: One sentence each on what is allowed and may surprise.
+    """
+
+    manifest: Manifest
+    entries: Mapping[str, Entry]
+    config: ModelConfig | None
+    warnings: tuple[str, ...]
+
+
+def collect(
+    *,
+    model_name: str,
+    version: str,
+    handler: str,
+    model_file: StrPath | None = None,
+    serialized_file: StrPath | None = None,
+    extra_files: str | Sequence[StrPath] | None = None,
+    requirements_file: StrPath | None = None,
+    config_file: StrPath | None = None,
+    runtime: str = "python",
+    add_files: Mapping[str, bytes] | None = None,
+    final: Path,
+) -> Collected:
+    """Return what an archive at ``final`` would hold, checked; arguments and errors as for `pack`."""
     check_model_name(model_name)
     check_version(version)
-    for flag, chosen, choices in (
-        ("--runtime", runtime, RUNTIMES),
-        ("--archive-format", archive_format, tuple(ARCHIVE_FORMATS)),
-    ):
-        if chosen not in choices:
-            raise InvalidArchive(f"{flag} {shown(chosen)}: it must be one of {', '.join(choices)}")
-    final = Path(export_path) / f"{model_name}{ARCHIVE_FORMATS[archive_format]}"
+    if runtime not in RUNTIMES:
+        raise InvalidArchive(f"--runtime {shown(runtime)}: it must be one of {', '.join(RUNTIMES)}")
     sources = Sources(final)
     _add_handler(sources, handler, runtime)
     names: dict[str, str] = {}
@@ -160,26 +232,12 @@ def pack(
         if path is not None:
             names[argument] = sources.add_file(f"--{argument.replace('_', '-')}", path)
     sources.add_extra(extra_files or ())
-    given, inputs = encode_all(examples)
-    for name, data in {**(add_files or {}), **encode_examples(inputs)}.items():
+    for name, data in (add_files or {}).items():
         sources.add(added(name, data), reserved=True)
     check_no_collisions(sources.entries)
     manifest = build_manifest(model_name=model_name, version=version, handler=handler, runtime=runtime, **names)
     found = check_contents(manifest, sources.entries, packing=True)
-    check_target(final, force=force, directory=archive_format == "no-archive")
-    if golden_file is not None and inputs:
-        check_target(Path(golden_file), force=force, directory=False)
-    proved = answer_examples(manifest, sources.entries, given, inputs, plan or ProofPlan(), predict)
-    warnings = (*sources.warnings, *found.warnings, *proved.warnings)
-    files = sources.entries.values()
-    packed = place_archive(
-        final, manifest, files, warnings, archive_format=archive_format, force=force, progress=progress
-    )
-    golden, proof, _ = proved.of_archive(packed.sha256)
-    if golden_file is not None and golden is not None:
-        with atomic_file(Path(golden_file), force=force) as file:
-            file.write(golden.encode())
-    return replace(packed, config=found.config, golden=golden, proof=proof)
+    return Collected(manifest, sources.entries, found.config, (*sources.warnings, *found.warnings))
 
 
 def place_archive(
@@ -221,9 +279,12 @@ def _add_handler(sources: Sources, handler: str, runtime: str) -> None:
         raise InvalidArchive(f"--handler: {files[0]} does not exist, and is none of TorchServe's own ({known})")
     file = Path((there or files)[0])
     sources.add_file("--handler", file)
-    base = file.with_name(f"{SHARED_BASE}.py")
-    if base.is_file() and SHARED_BASE in imports_of(sources.entries[file.name]):
-        sources.add_file("--handler", base)
+    imported = set(imports_of(sources.entries[file.name]))
+    for shared in reversed(SHARED):  # the later ones import the earlier
+        beside = file.with_name(f"{shared}.py")
+        if shared in imported and beside.is_file():
+            sources.add_file("--handler", beside)
+            imported |= set(imports_of(sources.entries[beside.name]))
 
 
 def added(name: str, data: bytes) -> Entry:

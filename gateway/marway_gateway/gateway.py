@@ -28,6 +28,7 @@ from marway_gateway.conversion.converters import Converters
 from marway_gateway.discovery.opening import watched_pods
 from marway_gateway.duties.opening import doing_duties
 from marway_gateway.events.history import HistoryScan
+from marway_gateway.events.reading import RecentEvents
 from marway_gateway.events.webhooks import WebhooksFile
 from marway_gateway.feedback.log import FeedbackLog
 from marway_gateway.graph.graphs import Graphs
@@ -49,13 +50,13 @@ from marway_gateway.predict.pipeline import Predictor
 from marway_gateway.predict.retry import Retries, RetryBudget
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.tasks import Jobs, TaskSet
+from marway_gateway.traces.opening import traced
 from marway_gateway.traffic.division import Division
 from marway_gateway.traffic.rollouts.finding import Finding
 from marway_gateway.traffic.rollouts.opening import watching_rollouts
 from marway_gateway.traffic.rollouts.rollouts import Rollouts
 from marway_gateway.traffic.rollouts.watcher import Watcher
 from marway_gateway.traffic.shadow.opening import copying
-from marway_gateway.transport import Upstream
 from marway_http.loop_watch import watch_loop
 from marway_observations.store import store_beside_models
 
@@ -83,6 +84,8 @@ class Gateway:
     feedback: FeedbackLog
     kept: KeptPredictions
     later: LaterPredictions
+    events: RecentEvents
+    webhooks: WebhooksFile | None
     rollouts: Rollouts
     rollout_watcher: Watcher
     token_files: Mapping[Path, TokenFile]
@@ -158,8 +161,7 @@ async def open_gateway(
             clock=clock,
         )
         stack.push_async_callback(resolver.aclose)
-        upstream = Upstream(connect_timeout_s=settings.connect_timeout_s, buffered_bytes=settings.buffered_body_bytes)
-        stack.push_async_callback(upstream.aclose)
+        upstream = await stack.enter_async_context(traced(settings, telemetry))
         converters = Converters(settings.converters)
         stack.push_async_callback(converters.aclose)
         api = PodApi(connect_timeout_s=settings.connect_timeout_s)
@@ -277,6 +279,8 @@ async def open_gateway(
             feedback=feedback,
             kept=KeptPredictions(registry.url, settings),
             later=later,
+            events=RecentEvents(registry.store),
+            webhooks=webhooks,
             rollouts=rollouts,
             rollout_watcher=watcher_of_rollouts,
             token_files=token_files,

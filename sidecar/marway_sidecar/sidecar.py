@@ -15,7 +15,6 @@ from marway.registry import open_registry
 from marway.resolve import RegistryReader, Resolver
 from marway.wire.pods import PodEvent, PodStatus
 from marway_http.loop_watch import watch_loop
-from marway_sidecar.api.predict import Predictor
 from marway_sidecar.backends.installed import open_backend
 from marway_sidecar.backends.model_directory import hold_directory
 from marway_sidecar.backends.watch import ServerWatch
@@ -29,6 +28,7 @@ from marway_sidecar.memory.body_budget import BodyBudget
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.settings import SidecarSettings
 from marway_sidecar.threads import Threads
+from marway_sidecar.traces.opening import opened
 
 __all__ = ["Sidecar"]
 
@@ -67,20 +67,28 @@ class Sidecar:
             streams=settings.archive_streams,
         )
         checks = GoldenChecks(registry, self.archives, self.threads, self.metrics, settings)
-        self.pool = ModelPool(
-            self.archives, self.threads, self.metrics, settings=settings, changes=self.changes, warm=checks.warm
-        )
         backend = open_backend(settings)
+        traced = opened(settings, by_runtime=backend.by_runtime)
+        self.pool = ModelPool(
+            self.archives,
+            self.threads,
+            self.metrics,
+            settings=settings,
+            changes=self.changes,
+            warm=checks.warm,
+            told=traced.told,
+        )
         if backend.directory is not None:
             hold_directory(backend.directory)
         self.metrics.of_backend(backend.name)
-        self.runtime = ServerWatch(backend, self.pool.attach, poll_s=settings.runtime_poll_s)
+        self.attach = traced.attach(self.pool.attach)
+        self.runtime = ServerWatch(backend, self.attach, poll_s=settings.runtime_poll_s)
         self.deleted = DeletedVersions(self.pool, self.resolver, interval_s=settings.tombstone_check_s)
         self.bodies = BodyBudget(
             settings.body_memory_bytes, largest_bytes=settings.max_body_bytes, emptied=give_back_freed_memory
         )
         self.metrics.bodies.set_function(lambda: float(self.bodies.held_bytes))
-        self.predictor = Predictor(
+        self.predictor = traced.predictor(
             settings, self.resolver, self.pool, self.bodies, self.draining, self.parsing, refused=self.deleted.refused
         )
         comparer = Comparer(self.pool, checks, self.threads)
@@ -89,6 +97,7 @@ class Sidecar:
         self.metrics.runtime_up.set_function(lambda: float(self.pool.server is not None))
         self.metrics.draining.set_function(lambda: float(self.draining.draining))
         self.metrics.registry_stale.set_function(self.reader.stale_s)
+        self._close_traces = traced.close
         self._boot_id = new_ulid()
         self._stopped = False
 
@@ -146,6 +155,7 @@ class Sidecar:
     async def running(self) -> AsyncIterator[None]:
         """Follow the runtime and the registry while the context is open, and let go of everything at its end."""
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(asyncio.to_thread, self._close_traces)
             stack.callback(self.threads.close)
             stack.callback(self.parsing.close)
             stack.callback(self.archives.close)

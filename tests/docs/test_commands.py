@@ -148,12 +148,14 @@ def test_commands_work_as_shown(up: Up, beside: Path, tmp_path: Path, command: t
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def scripts() -> Iterator[tuple[str, str]]:
+def scripts() -> Iterator[object]:
     """Python that does something by itself; definitions are what other examples use."""
     for page, text in blocks({"python"}):
         compile(text, str(page), "exec")
         if "print(" in text:
-            yield page.name, text
+            # tests/core/client and tests/gateway/surfaces/test_python_client.py ask by the same client
+            more = page.parent.name == "client"
+            yield pytest.param(page.name, text, marks=[pytest.mark.extended] if more else [])
 
 
 @pytest.mark.parametrize(("page", "script"), list(scripts()), ids=lambda value: value[:30].splitlines()[0])

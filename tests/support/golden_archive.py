@@ -41,7 +41,9 @@ def publish_golden(
             GoldenExample(
                 input_sha256=each.sha256,
                 content_type=each.content_type,
-                answer=GoldenAnswer(kind="json", content_type="application/json", value=answer),
+                answer=GoldenAnswer(
+                    status=each.status or 200, kind="json", content_type="application/json", value=answer
+                ),
             )
             for each, answer in zip(examples, answers, strict=True)
         ),

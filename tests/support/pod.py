@@ -195,7 +195,7 @@ async def serving(
     await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED)
     if not ready.done():
         await task
-    sidecar.pool.attach(server)
+    sidecar.attach(server)
     async with httpx.AsyncClient(base_url=ready.result(), timeout=20, trust_env=False) as client:
         try:
             yield Pod(sidecar, server, ready.result(), stop, task, client)

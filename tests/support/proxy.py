@@ -43,7 +43,7 @@ async def proxied(port: Port, directory: Path, *, prefix: str = "/") -> AsyncIte
               proxy_pass http://gateway{"/" if prefix != "/" else ""};
               proxy_http_version 1.1;
               proxy_request_buffering off;
-              proxy_set_header Host $host;
+              proxy_set_header Host $http_host;
               proxy_set_header Upgrade $http_upgrade;
               proxy_set_header Connection $http_connection;
             }}

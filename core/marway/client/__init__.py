@@ -1,4 +1,4 @@
-"""Ask a gateway from Python: `Client`, and `AsyncClient` for asyncio and trio.
+"""Ask a gateway from Python: `Client`, and `AsyncClient` for asyncio.
 
 ::
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any, Final
 
 import httpx
@@ -35,23 +36,38 @@ _BY_STATUS: Final[Mapping[int, type[MarwayError]]] = {
 """What errors without a code mean: those of proxies, and of protocols that have none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Answer:
     """A model's answer, with what is known of it.
 
     Attributes:
-        value: The answer itself: parsed JSON, text or bytes, by its content type.
         status: HTTP status, which the handler may have chosen.
         headers: All of its headers; names in any case.
         content: The body as it came.
         attempts: How often the gateway was asked, 1 or more.
     """
 
-    value: Any
     status: int
-    headers: Mapping[str, str] = field(repr=False)
-    content: bytes = field(repr=False)
+    headers: Mapping[str, str]
+    content: bytes
     attempts: int = 1
+
+    @cached_property
+    def value(self) -> Any:
+        """The answer itself: parsed JSON, text or bytes, by its content type.
+
+        Raises:
+            MarwayError: It is not what its content type says; `content` has it as it came.
+        """
+        try:
+            return value_of(self.content, self.content_type)
+        except MarwayError as exc:
+            exc.request_id, exc.prediction_id = self.request_id, self.prediction_id
+            raise
+
+    def __repr__(self) -> str:
+        shown = clip(repr(self.content if self.status >= 400 else self.value), 200)
+        return f"<Answer {shown} of {self.model}/{self.version}, prediction {self.prediction_id}>"
 
     @property
     def prediction_id(self) -> str | None:
@@ -110,11 +126,7 @@ def answer_of(response: httpx.Response, content: bytes, call: Call, *, attempts:
     """
     if response.status_code >= 300:
         raise error_of(response, content, call, attempts=attempts)
-    try:
-        value = value_of(content, response.headers.get("content-type", ""))
-    except MarwayError as exc:
-        raise named(exc, call, response.headers) from exc.__cause__
-    return Answer(value, response.status_code, response.headers, content, attempts)
+    return Answer(response.status_code, response.headers, content, attempts)
 
 
 def value_of(content: bytes, content_type: str) -> Any:
@@ -144,18 +156,14 @@ def error_of(response: httpx.Response, content: bytes, call: Call, *, attempts: 
     if kind.startswith(problems.CONTENT_TYPE):
         error = problems.parse_problem(content, status=status, retry_after_s=retry_after_s(headers))
         if isinstance(error, Unauthenticated):
-            sent = "this api_key is not known there" if "authorization" in call.headers else "give api_key=…"
+            sent = "the one that was sent is not known" if "authorization" in call.headers else "none was sent"
             error = Unauthenticated(f"{error.message} ({sent})")
     elif 300 <= status < 400:
         error = MarwayError(
             f"{call.url} leads to {headers.get('location')!r} with status {status}: give the client the URL to ask"
         )
     elif wire.MODEL_NAME in headers and (text := _own_words(content)) is None:
-        try:
-            value = value_of(content, kind)
-        except MarwayError:
-            value = content
-        answer = Answer(value, status, headers, content, attempts)
+        answer = Answer(status, headers, content, attempts)
         error = ModelRefused(
             f"the model answered with status {status}: {clip(content.decode(errors='replace'))}", answer=answer
         )
@@ -166,12 +174,12 @@ def error_of(response: httpx.Response, content: bytes, call: Call, *, attempts: 
 
 
 def named(error: MarwayError, call: Call, headers: Mapping[str, str] | None = None) -> MarwayError:
-    """Return an error with the ids of the request that it is about."""
+    """Return an error with the ids, model and version of the request that it is about."""
     found = {} if headers is None else headers
     error.request_id = found.get(wire.REQUEST_ID, call.request_id)
     error.prediction_id = found.get(wire.PREDICTION_ID)
-    if error.model is None:
-        error.model = call.model
+    error.model = error.model or found.get(wire.MODEL_NAME, call.model)
+    error.version = error.version or found.get(wire.MODEL_VERSION)
     return error
 
 

@@ -1,4 +1,4 @@
-"""Many inputs asked side by side, their answers in order: in threads, or in tasks of asyncio or trio."""
+"""Many inputs asked side by side, their answers in order: in threads, or in tasks of asyncio."""
 
 from __future__ import annotations
 

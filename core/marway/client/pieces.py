@@ -90,7 +90,7 @@ class _Text:
         try:
             text = self._decoder.decode(data, final)
         except UnicodeDecodeError as exc:
-            raise MarwayError("the answer is no text: ask for it with pieces='bytes'") from exc
+            raise MarwayError("the answer is no text: take it with `stream_bytes`") from exc
         if not text:
             return []
         return [Event(text) if self._events else text]

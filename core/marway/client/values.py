@@ -94,7 +94,7 @@ def _plain(value: Any) -> object:
         return list(value)
     if isinstance(value, date):
         return value.isoformat()
-    if callable(dump := getattr(value, "model_dump", None)):  # pydantic's
+    if not isinstance(value, type) and callable(dump := getattr(value, "model_dump", None)):  # pydantic's
         return dump(mode="json")
     if _is_from(value, "pandas") or _is_from(value, "polars"):
         raise TypeError(f"say how a {type(value).__name__} is meant, such as `.to_dict('records')` or `.to_numpy()`")

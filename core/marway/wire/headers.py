@@ -48,6 +48,7 @@ __all__ = [
     "SEQUENCE_WORKER",
     "SERVER_TIMING",
     "STREAM",
+    "TIMED",
     "TRACEPARENT",
     "TRACESTATE",
     "TRAFFIC",
@@ -109,6 +110,8 @@ MODEL_ID: Final = "x-model-id"
 JSON_NONFINITE: Final = "x-marway-json-nonfinite"
 """From a sidecar to a worker, with a row: what becomes of numbers in its answer that JSON has not; see
 `marway.answers.encoding.Nonfinite`. Without it the answer is refused."""
+TIMED: Final = "x-marway-timed"
+"""From a sidecar to a worker, with a row that is traced: how long the handler's steps take is wanted. `1`."""
 NONFINITE: Final = "x-marway-nonfinite"
 """From a handler to the sidecar, which counts it: the answer held a number that is not finite. Any value."""
 UNEXPLAINED: Final = "x-marway-unexplained"

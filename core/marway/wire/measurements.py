@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
-__all__ = ["KINDS", "MEASUREMENTS_MAX", "Kind", "Measurement", "measurements_of"]
+__all__ = ["KINDS", "MEASUREMENTS_MAX", "SPAN", "Kind", "Measurement", "measurements_of"]
 
-Kind = Literal["counter", "gauge", "histogram"]
-KINDS: Final = frozenset({"counter", "gauge", "histogram"})
+Kind = Literal["counter", "gauge", "histogram", "span"]
+KINDS: Final = frozenset({"counter", "gauge", "histogram", "span"})
+SPAN: Final = "span"
+"""No metric: how long a step of a traced call took (`marway.worker.steps`); only a sidecar that asks gets it."""
 MEASUREMENTS_MAX: Final = 256
 """Most of them that one call of a handler brings along."""
 
@@ -22,6 +24,7 @@ class Measurement:
 
     Attributes:
         kind: How values of this name come together: they are added, the last one counts, or they are observed.
+            A `span` is one of its own.
         name, unit: As the handler says them.
         dimensions: Names and values.
         value: Any finite number.

@@ -23,9 +23,13 @@ __all__ = [
     "PodStatus",
     "Remark",
     "State",
+    "UnloadReason",
 ]
 
 State = Literal["absent", "fetching", "loading", "ready", "draining", "failed"]
+
+UnloadReason = Literal["asked", "idle", "memory"]
+"""Why a version was unloaded: somebody asked, nobody had for long, or others needed its memory."""
 
 WATCH_CONTENT_TYPE: Final = "application/x-ndjson"
 WATCH_HEARTBEAT_S: Final = 1.0
@@ -63,6 +67,9 @@ class ModelStatus(Frozen):
     failures: int = 0
     failure: str | None = None
     retry_after_s: float | None = None
+    unloaded_for: UnloadReason | None = None
+    """Why it was unloaded, while it is absent; None where it was not, or the model server lost it."""
+    unloaded_at: datetime | None = None
 
 
 class PodStatus(Frozen):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from marway.answers.encoding import Nonfinite
 from marway.wire.envelope import RAW_BODY, Part, Row, mime_type
-from marway.wire.headers import JSON_NONFINITE
+from marway.wire.headers import JSON_NONFINITE, TIMED
 from marway.wire.raw_body import REST_NAME, RawBody
 
 __all__ = [
@@ -136,6 +136,7 @@ def request_headers(content_types: Mapping[str, str | None], sent: Mapping[str, 
     headers.update(_FRONT_ENDS_OWN)
     headers.update(sent)
     headers.pop(JSON_NONFINITE, None)
+    headers.pop(TIMED, None)
     return _HeadersOfExplanation(headers) if sent.get("explain") == "True" else headers
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import Final
@@ -98,7 +98,13 @@ class EventLog:
             raise InvalidRecord(f"{key} is damaged: {clip(first['msg'], 200)}") from exc
 
     def newest_first(
-        self, *, since: datetime, until: datetime, model: str | None = None, types: Collection[str] = ()
+        self,
+        *,
+        since: datetime,
+        until: datetime,
+        model: str | None = None,
+        types: Collection[str] = (),
+        known: MutableMapping[str, Event] | None = None,
     ) -> Iterator[Event]:
         """Yield the events that happened from ``since`` to ``until``, a day's at a time in memory.
 
@@ -107,6 +113,7 @@ class EventLog:
             until: The newest.
             model: Only events of this model.
             types: Only these; one that ends with '*' stands for all that begin so. None means all.
+            known: Events by key that need not be read, as they never change; those that are read are added.
 
         Raises:
             InvalidRecord: One of them is damaged.
@@ -115,7 +122,16 @@ class EventLog:
         days = [day for day in self._store.children(EVENTS) if first <= day <= last]
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="events") as threads:
             for day in reversed(days):
-                found = [event for event in threads.map(self.get, self._store.keys(f"{EVENTS}{day}/")) if event]
+                found = list(self._of_day(day, threads, {} if known is None else known))
                 for event in sorted(found, key=lambda each: (each.time, each.id), reverse=True):
                     if since <= event.time <= until and event.matches(model=model, types=types):
                         yield event
+
+    def _of_day(self, day: str, threads: ThreadPoolExecutor, known: MutableMapping[str, Event]) -> Iterator[Event]:
+        keys = list(self._store.keys(f"{EVENTS}{day}/"))
+        yield from (known[key] for key in keys if key in known)
+        new = [key for key in keys if key not in known]
+        for key, event in zip(new, threads.map(self.get, new), strict=True):
+            if event is not None:
+                known[key] = event
+                yield event

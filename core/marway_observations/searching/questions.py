@@ -53,7 +53,9 @@ class Search(Frozen):
 
 
 class PredictionRow(Frozen):
-    """One prediction in a list. Times are seconds; `answer` is its beginning, where it was kept."""
+    """One prediction in a list. Times are seconds; `answer` is its beginning, where it was kept, of content type
+    `answer_type`; one that is no text is `base64:` and its bytes.
+    """
 
     prediction_id: str
     request_id: str | None
@@ -71,6 +73,7 @@ class PredictionRow(Frozen):
     error: str | None
     duration_s: float
     bodies: str
+    answer_type: str | None
     answer: str | None
     truth: str | None
     correct: bool | None

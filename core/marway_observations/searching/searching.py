@@ -11,9 +11,10 @@ from marway.errors import ModelNotFound
 from marway.objects import ObjectStore
 from marway.records import utc_now
 from marway.registry import Registry
+from marway.serving import moment
 from marway_observations.layout import observations_prefix
 from marway_observations.listing import Wanted, newest
-from marway_observations.moments import CLOCKS, moment, since_of_id
+from marway_observations.moments import CLOCKS, since_of_id
 from marway_observations.reading import Observed
 from marway_observations.searching.questions import (
     Body,
@@ -96,9 +97,8 @@ def explain(registry: Registry, store: ObjectStore, wanted: Explain) -> Explanat
 
 
 def _row(row: Mapping[str, Any]) -> PredictionRow:
-    return PredictionRow(
-        **{name: row[name] for name in PredictionRow.model_fields if name != "answer"}, answer=row["output"]
-    )
+    kept = {name: row[name] for name in PredictionRow.model_fields if not name.startswith("answer")}
+    return PredictionRow(**kept, answer=row["output"], answer_type=row["output_type"])
 
 
 def _body(row: Mapping[str, Any], which: str) -> Body | None:

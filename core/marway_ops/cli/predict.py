@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +12,13 @@ import httpx
 import typer
 
 from marway.admin_client import token_of
+from marway.client import Answer, Client
 from marway.errors import InvalidInput
 from marway.refs import parse_reference
 from marway.text import printable
 from marway.wire import headers
 from marway_ops.shell.options import GatewayOption, JsonOption, TokenFileOption, TokenOption, gateway_url
 from marway_ops.shell.output import print_json
-from marway_ops.shell.prediction import predict_once
 
 __all__ = ["predict"]
 
@@ -41,14 +42,10 @@ def predict(
         raise typer.BadParameter("it holds the answer alone: leave --json away", param_hint="--output")
     reference = str(parse_reference(model))
     body = _input(data)
-    answer = predict_once(
-        gateway_url(gateway),
-        reference,
-        body,
-        content_type=content_type or _guess(data, body),
-        timeout_s=timeout,
-        token=token_of(token, token_file),
-    )
+    key = token_of(token, token_file)
+    with httpx.Client(trust_env=False) as http, Client(gateway_url(gateway), key, http_client=http) as client:
+        kind = content_type or _guess(data, body)
+        answer = client.predict_full(reference, body, content_type=kind, timeout_s=timeout)
     if as_json:
         print_json(_document(answer))
     elif output is not None:
@@ -58,8 +55,7 @@ def predict(
     elif (text := _text(answer.content)) is not None:
         typer.echo(printable(text).removesuffix("\n"))
     else:
-        kind = answer.headers.get("content-type", "no content type")
-        size = f"{len(answer.content)} bytes, {kind}"
+        size = f"{len(answer.content)} bytes, {answer.content_type or 'no content type'}"
         typer.echo(printable(f"the answer is no text ({size}): save it with --output FILE or > FILE"))
 
 
@@ -104,18 +100,19 @@ def _guess(data: str, body: bytes) -> str:
     return "application/json" if text.lstrip()[:1] in ("{", "[") else "text/plain"
 
 
-def _document(answer: httpx.Response) -> dict[str, object]:
+def _document(answer: Answer) -> dict[str, object]:
     try:
-        value: object = answer.json()
+        value: object = json.loads(answer.content)
     except ValueError:
         value = _text(answer.content)
         if value is None:
             value = {"b64": base64.b64encode(answer.content).decode()}
     return {
-        "model": answer.headers.get(headers.MODEL_NAME),
-        "version": answer.headers.get(headers.MODEL_VERSION),
+        "model": answer.model,
+        "version": answer.version,
         "id": answer.headers.get(headers.MODEL_ID),
-        "request_id": answer.headers.get(headers.REQUEST_ID),
+        "request_id": answer.request_id,
+        "prediction_id": answer.prediction_id,
         "content_type": answer.headers.get("content-type"),
         "answer": value,
     }

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from marway.admin_client import AdminClient, comparison_of, token_of
+from marway.client import AsyncClient
 from marway.errors import MarwayError, ModelNotFound, ReleaseRefused, VersionNotFound
 from marway.process.die_with_parent import dies_with_me
 from marway.process.stop_request import watch_for_stop
@@ -19,7 +20,6 @@ from marway.refs import DEFAULT_LABEL, Reference
 from marway.registry import Registry, open_registry
 from marway.resources import shipped
 from marway.wire.comparison import comparison_lines, remarks
-from marway_ops.shell.prediction import predict_once
 from marway_ops.up.home import Home
 from marway_ops.up.local_cluster import LocalCluster
 from marway_ops.up.plan import PlannedPod
@@ -182,15 +182,9 @@ async def _release(admin: str, registry: Registry, released: Sequence[tuple[str,
 async def _first_prediction(gateway: str, view: View) -> None:
     reference = f"{_EXAMPLES[0]}/{DEFAULT_LABEL}"
     started = time.monotonic()
-    answer = await asyncio.to_thread(
-        predict_once,
-        gateway,
-        reference,
-        _FIRST_SENTENCE.encode(),
+    async with AsyncClient(gateway, timeout_s=_FIRST_PREDICTION_TIMEOUT_S) as client:
         # What curl -d says, so that the line shown repeats exactly this.
-        content_type="application/x-www-form-urlencoded",
-        timeout_s=_FIRST_PREDICTION_TIMEOUT_S,
-        token=token_of(None, None),
-    )
-    text = " ".join(answer.text.split())
+        kind = "application/x-www-form-urlencoded"
+        answer = await client.predict_full(reference, _FIRST_SENTENCE, content_type=kind)
+    text = " ".join(answer.content.decode(errors="replace").split())
     view.prediction(f"{gateway}/predict/{reference}", _FIRST_SENTENCE, text, time.monotonic() - started)

@@ -8,11 +8,14 @@ from fastapi import FastAPI
 
 from marway import __version__
 from marway_gateway.admin.contract_routes import contracts_router
+from marway_gateway.admin.events import events_router
 from marway_gateway.admin.handler_lines import handler_lines_router
 from marway_gateway.admin.kept.routes import kept_router
 from marway_gateway.admin.labels import labels_router
 from marway_gateway.admin.pods import pods_router
 from marway_gateway.admin.protection import protection_router
+from marway_gateway.admin.settings import settings_router
+from marway_gateway.admin.traffic.course import divided_router
 from marway_gateway.admin.traffic.rollouts import rollouts_router
 from marway_gateway.admin.traffic.shadow import shadow_router
 from marway_gateway.admin.versions.routes import versions_router
@@ -61,7 +64,8 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
     app.include_router(catalogue_router(current, versions_only=settings.torchserve_management))
     routers = (
         *(labels_router, protection_router, contracts_router, rollouts_router, shadow_router),
-        *(pods_router, versions_router, handler_lines_router, kept_router),
+        *(divided_router, pods_router, versions_router, handler_lines_router, kept_router),
+        *(events_router, settings_router),
     )
     for router in routers:
         app.include_router(router(current))

@@ -74,7 +74,7 @@ def render(request: Request, template: str, /, status: int = 200, **values: Any)
         template: A file of `console/templates`, which extends `base.html`.
         status: Of the answer.
         values: For the template, beside `root`, `here` (the path of the page), `nav`, `owner` (the name of the token
-            that was sent), `signed_in` and `version`.
+            that was sent), `signed_in` and `marway_version`.
     """
     return Response(fragment(request, template, **values), status, headers=HEADERS, media_type="text/html")
 
@@ -88,7 +88,7 @@ def fragment(request: Request, template: str, /, **values: Any) -> str:
         nav=nav,
         owner=token_owner(request.scope),
         signed_in=COOKIE in request.cookies,
-        version=__version__,
+        marway_version=__version__,
         **values,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
+from functools import partial
 from typing import Final
 
 from marway.errors import (
@@ -100,7 +101,9 @@ class Graphs:
                     info.notes = (*info.notes, (GRAPH, notes))
 
     def _report(self, call: PredictCall) -> GraphReport:
-        return GraphReport(self._means.telemetry.metrics.graph_node_duration, call.deadline)
+        telemetry, info = self._means.telemetry, call.info
+        told = None if info.span is None or telemetry.traces is None else partial(telemetry.traces.node, info)
+        return GraphReport(telemetry.metrics.graph_node_duration, call.deadline, told)
 
     async def _answer(self, predictor: Predicts, call: PredictCall, resolved: Resolved, report: GraphReport) -> Reply:
         record = resolved.record

@@ -170,7 +170,7 @@ class Steps:
         call = PredictCall(
             model,
             selector,
-            {**self._headers, **own_headers},
+            {**self._headers_of(info), **own_headers},
             deadline,
             info,
             RequestBody.opened(data, max_bytes=self._max_bytes),
@@ -181,6 +181,10 @@ class Steps:
         if given.tensors:
             return await shaped(lambda: self._ask_tensors(call, given, data))
         return await self._message(await self._predictor.predict(call), info, rows=given.row is not None)
+
+    def _headers_of(self, info: RequestInfo) -> dict[str, str]:
+        """Return the headers of a call: the graph's, and where it is traced its own trace context."""
+        return self._headers if info.span is None else {**self._headers, **info.ids.headers()}
 
     async def _ask_tensors(self, call: PredictCall, given: Message, data: bytes) -> Message:
         """Return the answer to a request of tensors: whole to a server that takes them, else as rows."""
@@ -195,7 +199,7 @@ class Steps:
         text = None if length is None else str(length)
         envelope, count, reading = await self._convert(len(data), prepare, read_infer, data, text, resolved)
         call.body = RequestBody.opened(envelope, max_bytes=self._max_bytes)
-        call.headers = {**self._headers, _CONTENT_TYPE: ROWS_CONTENT_TYPE}
+        call.headers = {**self._headers_of(call.info), _CONTENT_TYPE: ROWS_CONTENT_TYPE}
         call.rendering = reading.render, count
         answer = await self._predictor.predict(call)
         came = await self._whole(answer, call.info)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -27,11 +27,15 @@ class GraphReport:
     Args:
         durations: Counts what nodes take, by the graph, its node and what became of it.
         deadline: When its answer must be there.
+        told: Told of each node that asks no version, which would tell of itself: its path, seconds and outcome.
     """
 
-    def __init__(self, durations: Histogram, deadline: Deadline) -> None:
+    def __init__(
+        self, durations: Histogram, deadline: Deadline, told: Callable[[str, float, str], None] | None = None
+    ) -> None:
         self._deadline = deadline
         self._durations = durations
+        self._told = told
         self._took: dict[str, float] = {}
         self._asked: dict[str, str] = {}
         self._notes: dict[str, str] = {}
@@ -57,6 +61,8 @@ class GraphReport:
             name: What it is called there.
         """
         self._durations.labels(*graph, name, outcome).observe(seconds)
+        if self._told is not None and node not in self._asked:
+            self._told(node, seconds, outcome)
         if outcome in ("failed", "fallback"):
             self._notes[node] = outcome
         if node in self._took or len(self._took) < _ENTRIES_MAX:

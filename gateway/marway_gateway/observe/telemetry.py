@@ -18,7 +18,7 @@ from marway.wire.request import RequestIds
 from marway_gateway.observe.bodies import Observe
 from marway_gateway.observe.logs import LogSink
 from marway_gateway.observe.metrics import Metrics, outcome_of
-from marway_gateway.observe.observed import ObservationSink, Tokens
+from marway_gateway.observe.observed import ObservationSink, RequestSpans, Tokens
 from marway_gateway.observe.open_inference_json import media_type_of
 from marway_gateway.observe.prediction_id import new_prediction_id
 from marway_gateway.traffic.assignment import Assignment
@@ -27,7 +27,10 @@ __all__ = ["RequestInfo", "Telemetry"]
 
 _PATH_MAX: Final = 300
 _OF_HEADERS: Final = ((REQUEST_ID, "request_id"), (REQUEST_GROUP_ID, "group_id"))
-_SELDOM: Final = ("label", "fallback", "group_id", "cache", "error", "graph", "node")
+_AS_NAMED: Final = (
+    *("status", "surface", "pod", "prediction_id"),
+    *("label", "fallback", "group_id", "cache", "error", "graph", "node"),
+)
 _UNLOGGED: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -65,6 +68,8 @@ class RequestInfo:
         graph, node: The prediction of a graph that asked, and by which node; None where the caller asked.
         steps: What `Server-Timing` says of a graph's nodes.
         notes: Further headers that say how the answer came to be.
+        waits: When it waited here for its turn, from and to.
+        span: Its own, where traces are on.
     """
 
     surface: str | None = None
@@ -102,6 +107,8 @@ class RequestInfo:
     node: str | None = None
     steps = ""
     notes: tuple[tuple[str, str], ...] = ()
+    waits: tuple[tuple[float, float], ...] = ()
+    span: object | None = None
 
     def __init__(self, *, method: str, path: str, ids: RequestIds) -> None:
         self.started = time.perf_counter()
@@ -162,6 +169,7 @@ class Telemetry:
         self.metrics = metrics
         self.live: Callable[[RequestInfo, Assignment], None] = lambda info, assignment: None
         """Told of each answer of a label that is divided."""
+        self.traces: RequestSpans | None = None
         self._access_log = access_log
         self._observations = observations
         self._in_flight = 0
@@ -178,6 +186,8 @@ class Telemetry:
             observed: Whether its answer is a prediction that may be kept, and has an id, or tells of the model itself.
         """
         info.surface = surface
+        if self.traces is not None:
+            self.traces.begin(info)
         if observed:
             info.prediction_id = new_prediction_id()
         self._in_flight += 1
@@ -201,6 +211,8 @@ class Telemetry:
                     self.metrics.openai_tokens.labels(info.model or "", info.version or "", kind).inc(count)
             if self._observations is not None and info.observe != "off":
                 self._observations.add(info, duration_s)
+            if self.traces is not None:
+                self.traces.end(info)
         if self._access_log is not None and info.path not in _UNLOGGED:
             self._access_log.put((time.time(), _fields(info, duration_s)))
 
@@ -229,23 +241,15 @@ def _fields(info: RequestInfo, duration_s: float) -> dict[str, object]:
         "request_bytes": info.request_bytes,
         "response_bytes": info.response_bytes,
     }
-    if info.status is not None:
-        fields["status"] = info.status
-    if info.surface is not None:
-        fields["surface"] = info.surface
     if info.model is not None:
         fields["model"], fields["version"] = info.model, info.version
-    if info.pod is not None:
-        fields["pod"] = info.pod
     if info.resolve_s is not None:
         fields["resolve_ms"] = _ms(info.resolve_s)
     if info.pod_s is not None:
         fields["pod_ms"] = _ms(info.pod_s)
     if info.assignment is not None:
         fields["traffic"] = info.role
-    if info.prediction_id is not None:
-        fields["prediction_id"] = info.prediction_id
-    for name in _SELDOM:
+    for name in _AS_NAMED:
         if (value := getattr(info, name)) is not None:
             fields[name] = value
     if info.tokens is not None:

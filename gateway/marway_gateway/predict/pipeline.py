@@ -19,7 +19,7 @@ from marway_gateway.predict.cache import AnswerCache
 from marway_gateway.predict.call import Answer, CandidateLost, GraphRunner, PredictCall
 from marway_gateway.predict.cancel_scope import CancelScope, DeadlineTimer
 from marway_gateway.predict.fallback import Fallbacks
-from marway_gateway.predict.retry import FailedAttempt, Retries, lost_attempt, must_wait, nobody_left, refused_attempt
+from marway_gateway.predict.retry import FailedAttempt, Retries, in_turn, lost_attempt, nobody_left, refused_attempt
 from marway_gateway.predict.sequences import Sequences
 from marway_gateway.traffic.division import Division
 from marway_gateway.traffic.shadow.copies import ShadowCopies
@@ -175,8 +175,7 @@ class Predictor:
         spec = placement_spec(of.record, of.serving, pools, sequence=call.sequence, ready_only=ready_only)
         key, admission = spec.key, self._admission
         if not admission.try_enter(key):
-            must_wait(call, spec)
-            await admission.enter(key)
+            await in_turn(call, spec, partial(admission.enter, key))
         try:
             if call.body.ended:
                 return await self._first_reply(call, spec)
@@ -197,8 +196,8 @@ class Predictor:
             while True:
                 pod = self._choose(call, spec, retries)
                 if pod is None:
-                    must_wait(call, spec)
-                    pod = await self._admission.pod_for(spec.key, partial(self._choose, call, spec, retries))
+                    again = partial(self._choose, call, spec, retries)
+                    pod = await in_turn(call, spec, partial(self._admission.pod_for, spec.key, again))
                 if retries is not None:
                     retries.begin(pod, spec.key)
                 reply = await self._ask(pod, call, spec)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from marway.errors import InvalidRequest, MarwayError, ModelError, NoPodAvailable, NoRoomToSpare, Unavailable
 from marway.graphs import TABLE_BACKEND
@@ -28,7 +29,9 @@ from marway_gateway.transport.base import AttemptFailed, PodUnreachable
 from marway_gateway.transport.reply import Reply
 from marway_http.eager import in_task
 
-__all__ = ["FailedAttempt", "Retries", "RetryBudget", "lost_attempt", "must_wait", "nobody_left", "refused_attempt"]
+__all__ = ["FailedAttempt", "Retries", "RetryBudget", "in_turn", "lost_attempt", "nobody_left", "refused_attempt"]
+
+T = TypeVar("T")
 
 _RETRY_AFTER_S: Final = 1.0
 _WORKER_DIED: Final = "worker_died"
@@ -120,8 +123,8 @@ def nobody_left(spec: PlacementSpec, failed: Sequence[FailedAttempt], troubles: 
     )
 
 
-def must_wait(call: PredictCall, spec: PlacementSpec) -> None:
-    """Take in that a call has to wait for a turn, or for room on a pod; refuse one that is not to.
+async def in_turn(call: PredictCall, spec: PlacementSpec, turn: Callable[[], Awaitable[T]]) -> T:
+    """Have a call wait for its turn, or for room on a pod, and note when it did; refuse one that is not to wait.
 
     Raises:
         NoRoomToSpare: It gives way to all others.
@@ -129,10 +132,16 @@ def must_wait(call: PredictCall, spec: PlacementSpec) -> None:
     """
     if call.base is not None:
         raise CandidateLost
-    if call.info.role in ("batch", "shadow"):
+    info = call.info
+    if info.role in ("batch", "shadow"):
         name, version = spec.key
         message = f"other requests for {name} {version} take all the room there is, and this one gives way to them"
         raise NoRoomToSpare(message, model=name, version=version, retry_after_s=_RETRY_AFTER_S)
+    began = time.perf_counter()
+    try:
+        return await turn()
+    finally:
+        info.waits = (*info.waits, (began, time.perf_counter()))
 
 
 class RetryBudget:

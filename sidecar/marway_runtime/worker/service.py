@@ -27,12 +27,12 @@ from marway.answers.encoding import Nonfinite
 from marway.archives.rules import calling_of
 from marway.wire.answer_pieces import piece_of
 from marway.wire.envelope import Answer, Row, answer_size
-from marway.wire.headers import REQUEST_ID
-from marway.wire.request import correlation_id
+from marway.wire.measurements import Measurement
 from marway.worker.calls import OUT_OF_RESOURCES, Outcome, answer_of, call_async_handler, call_handler, declare_metrics
 from marway.worker.continuous import ContinuousBatch, Step
 from marway.worker.requests import request_of
 from marway.worker.sequences import InSequences, keeps_sequences
+from marway.worker.steps import timed_steps
 from marway_runtime.worker import custom_metrics, field_reader, log_records
 from marway_runtime.worker.answer_message import Call, message_of, pieces_message
 from marway_runtime.worker.names import MAX_RESPONSE_BYTES_ENV
@@ -118,11 +118,12 @@ class MarwayService(Service):
         log_records.answering({index: row.request_id for index, row in enumerate(rows)})
         self._prepare(context, send if rows[0].stream else _not_streaming, requests[0].nonfinite)
         try:
-            outcome = call_handler(self._entry_point, context, requests, RequestProcessor)
+            with timed_steps(self._entry_point, rows) as steps:
+                outcome = call_handler(self._entry_point, context, requests, RequestProcessor)
         finally:
             context.marway_send = None
         log_records.answering(None)
-        return _answers_of(outcome)
+        return _answers_of(outcome, steps)
 
     async def answered_async(self, rows: Sequence[Row], send: Send) -> list[Answer]:
         """Return the answers to the rows of one of many calls that are under way; as `answered` otherwise.
@@ -188,7 +189,7 @@ class MarwayService(Service):
         return pieces_message([*pieces, *((call, b"", True) for call in by_id.values())])
 
     def _plain(self, batch: list[dict[str, Any]]) -> bytearray:
-        log_records.answering(lambda: _ids_of(batch))
+        log_records.answering(lambda: log_records.ids_of(batch))
         message = bytearray(super().predict(batch))
         log_records.answering(None)
         if self.max_response_bytes is not None and len(message) > self.max_response_bytes:
@@ -239,15 +240,15 @@ def _send_piece(outputs: Sequence[object], ids: dict[int, str], message: str, co
     send(answer_of(context, 0, outputs[0], nonfinite=context.marway_nonfinite))
 
 
-def _answers_of(outcome: Outcome) -> list[Answer]:
-    """Return the answers that a call gave, and with the first what was measured.
+def _answers_of(outcome: Outcome, steps: Sequence[Measurement] = ()) -> list[Answer]:
+    """Return the answers that a call gave, and with the first what was measured, ``steps`` among it.
 
     Raises:
         SystemExit: The handler raised it.
     """
     if isinstance(outcome.exception, SystemExit):
         raise outcome.exception
-    measured = custom_metrics.take()
+    measured = [*custom_metrics.take(), *steps]
     if measured:
         outcome.answers[0] = replace(outcome.answers[0], measured=measured)
     return outcome.answers
@@ -287,14 +288,3 @@ def _not_streaming(_: Answer) -> None:
         "the handler sends its answer in pieces, but the version is not declared streaming: publish it with "
         '{"serving": {"streaming": true}} in its record'
     )
-
-
-def _ids_of(batch: list[dict[str, Any]]) -> dict[int, str]:
-    """Return the callers' ids of TorchServe's own rows: their header, where they came over REST with one."""
-    found = {}
-    for index, row in enumerate(batch):
-        for header in row.get("headers") or ():
-            if header["name"].decode(errors="replace").lower() == REQUEST_ID:
-                given = correlation_id(header["value"].decode(errors="replace"))
-                found[index] = given or row["requestId"].decode()
-    return found

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from marway.wire.envelope import Answer, Row, mime_type
-from marway.wire.headers import HOP_BY_HOP, JSON_NONFINITE
+from marway.wire.headers import HOP_BY_HOP, JSON_NONFINITE, TIMED
 
 __all__ = ["answer_of", "request_of"]
 
@@ -18,6 +18,7 @@ _NOT_SENT: Final = HOP_BY_HOP | {
     "content-type",
     "host",
     JSON_NONFINITE,  # for our own worker
+    TIMED,
 }
 _SERVERS_OWN: Final = HOP_BY_HOP | {
     "cache-control",

@@ -10,21 +10,18 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Literal
 
 from marway.errors import MarwayError, Unavailable
 from marway.records import VersionRecord
 from marway.serving import ServingSettings
-from marway.wire.pods import ModelStatus
+from marway.wire.pods import ModelStatus, UnloadReason
 from marway_sidecar.errors import without_traceback
 from marway_sidecar.lifecycle.entry import Entry, refused
 from marway_sidecar.lifecycle.transitions import Transitions
 
-__all__ = ["Actor", "UnloadReason"]
+__all__ = ["Actor"]
 
 logger = logging.getLogger(__name__)
-
-UnloadReason = Literal["asked", "idle", "memory"]
 
 
 class _Futures(list[asyncio.Future[ModelStatus]]):

@@ -23,7 +23,7 @@ from marway.deadline import Deadline
 from marway.errors import DeadlineExceeded, Draining, MarwayError, ModelLoading, Overloaded, Unavailable
 from marway.records import VersionRecord
 from marway.serving import ServingSettings
-from marway.wire.pods import ModelStatus, State
+from marway.wire.pods import ModelStatus, State, UnloadReason
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.changes import Changes
 from marway_sidecar.errors import about, without_traceback
@@ -111,6 +111,7 @@ class Entry:
         requested_at: When the last request came, in Unix time: it is only shown, and must read the same each time.
         restores: How many model servers in a row went since it was loaded; 0 while it is, and when it is not to be
             loaded again by itself.
+        unloaded: Why it was unloaded last, and when, in Unix time; None where it was loaded since.
         settled_at: When its last transition ended, on the monotonic clock: what was seen before is out of date.
         failure: Why its last load failed; None when it did not.
         holds: How many hold it loaded, whoever else wants its memory.
@@ -133,6 +134,7 @@ class Entry:
     used_at: float = field(default_factory=time.monotonic)
     asked_at: float = field(default_factory=time.monotonic)
     requested_at: float | None = None
+    unloaded: tuple[UnloadReason, float] | None = None
     restores: int = 0
     settled_at: float = 0.0
     failure: Failure | None = None
@@ -203,6 +205,7 @@ class Entry:
     def status(self) -> ModelStatus:
         """Return how it is shown."""
         failure = self.failure if self.state == "failed" else None
+        reason, at = self.unloaded if self.unloaded is not None and self.state == "absent" else (None, None)
         return ModelStatus(
             id=self.record.id,
             name=self.record.name,
@@ -223,6 +226,8 @@ class Entry:
             failures=self.failure.count if self.failure is not None else 0,
             failure=failure.error.message if failure is not None else None,
             retry_after_s=failure.wait_s() if failure is not None else None,
+            unloaded_for=reason,
+            unloaded_at=datetime.fromtimestamp(at, UTC) if at is not None else None,
         )
 
     def expected_s(self) -> float:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -16,7 +18,8 @@ from marway.environments.lock import EnvironmentLock
 from marway.errors import LoadFailed, MarwayError, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway.refs import server_name
-from marway.wire.pods import State
+from marway.telemetry import about_requests
+from marway.wire.pods import State, UnloadReason
 from marway_sidecar.archives import Fetches
 from marway_sidecar.backends.base import ModelServer, ServedModel
 from marway_sidecar.backends.runtime import ENVIRONMENT_TIMEOUT_S
@@ -25,7 +28,7 @@ from marway_sidecar.lifecycle.entry import Context, Entry, Failure
 from marway_sidecar.lifecycle.scaling import bounds
 from marway_sidecar.memory.eviction import Evict
 
-__all__ = ["Transitions", "Warm"]
+__all__ = ["LoadTold", "Transitions", "Warm"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +41,11 @@ _ENVIRONMENT_S: Final = (
 Warm = Callable[[ModelServer, ServedModel, VersionRecord, Deadline], Awaitable[None]]
 """Called after a load and before anybody else is let in; raises `LoadFailed` to refuse the version."""
 
+LoadTold = Callable[[Entry, Mapping[str, float], str, BaseException | None], None]
+"""Called when a load is over, as `LoadTraces.ended`."""
+
 T = TypeVar("T")
+_NAMED_MAX: Final = 100  # requests in a line about a version
 
 Outcome = Literal["ok", "failed", "refused", "timeout", "cut off"]
 
@@ -52,6 +59,7 @@ class Transitions:
     reconciled: Callable[[str], Awaitable[None]]
     """Returns once it was seen what the server has, and nothing under this name is being unregistered."""
     warm: Warm | None
+    told: LoadTold | None
 
     async def load(self, entry: Entry, *, spare: bool) -> None:
         """Fetch, register, start workers, warm up a version that is absent or failed; ``spare``, evict nobody for it.
@@ -82,7 +90,7 @@ class Transitions:
             finally:
                 for wheel in wheels:  # installed, or of no use
                     wheel.close()
-            entry.served, entry.failure, entry.restores = served, None, 0
+            entry.served, entry.failure, entry.unloaded, entry.restores = served, None, None, 0
             entry.load_duration_s = time.monotonic() - entry.load_began
             entry.used_at = time.monotonic()
             entry.usage.restart()
@@ -94,7 +102,7 @@ class Transitions:
             took = {phase: end - began for (phase, end), began in zip([*ends.items()][1:], ends.values(), strict=False)}
             for phase, seconds in took.items():
                 self.context.metrics.load_phase_duration.labels(phase).observe(seconds)
-            fields = {"phases_ms": {phase: round(seconds * 1000, 1) for phase, seconds in took.items()}}
+            fields = {**_about(entry), "phases_ms": {phase: round(end * 1000, 1) for phase, end in took.items()}}
             logger.info("%s is ready after %.2f s", entry.title, entry.load_duration_s, extra={"fields": fields})
         except TimeoutError as exc:
             outcome = "timeout"
@@ -114,6 +122,8 @@ class Transitions:
         finally:
             entry.load_began = None
             entry.settled_at = time.monotonic()
+            if self.told is not None:
+                self.told(entry, ends, outcome, None if outcome == "ok" else sys.exc_info()[1])
             if outcome != "cut off":
                 self.context.metrics.loads.labels(entry.record.name, entry.record.version, outcome).inc()
 
@@ -153,14 +163,14 @@ class Transitions:
                 self.context.memory.settle(entry.key)
             entry.served = replace(entry.served, workers=max(1, workers))
             entry.usage.restart()
-            logger.info("%s has %d workers, had %d", entry.title, workers, before)
+            logger.info("%s has %d workers, had %d", entry.title, workers, before, extra={"fields": _about(entry)})
             self._show(entry, entry.state, workers=workers)
         finally:
             entry.load_began = None
             entry.settled_at = time.monotonic()
             self.context.memory.shrunk(entry.key)
 
-    async def unload(self, entry: Entry, reason: str) -> None:
+    async def unload(self, entry: Entry, reason: UnloadReason) -> None:
         """Let nobody in, wait until no call is in flight, unload; what is not loaded is left as it is.
 
         Raises:
@@ -179,10 +189,11 @@ class Transitions:
             self.context.memory.keep(entry.key)
             self._show(entry, "ready")
             raise
+        entry.unloaded = reason, time.time()
         self.forget(entry)
         if reason != "asked":
             self.context.metrics.evictions.labels(reason).inc()
-        logger.info("%s is unloaded (%s)", entry.title, reason)
+        logger.info("%s is unloaded (%s)", entry.title, reason, extra={"fields": _about(entry)})
 
     def forget(self, entry: Entry) -> None:
         """Count a version as absent: it was unloaded, or the server lost it."""
@@ -252,7 +263,7 @@ class Transitions:
         if not isinstance(error, Unavailable):  # a store that is away or a full pod says nothing about the version
             entry.failure = Failure.after(entry.failure, error, backoff_s=self.context.settings.load_failure_backoff_s)
             self._show(entry, "failed", workers=0)
-            logger.error("%s", error.message, extra={"fields": {"model": error.model, "version": error.version}})
+            logger.error("%s", error.message, extra={"fields": {**_about(entry), "error": error.code}})
         else:
             self._show(entry, "absent", workers=0)
 
@@ -261,6 +272,12 @@ class Transitions:
         if workers is not None:
             entry.workers = workers
         self.context.changes.bump()
+
+
+def _about(entry: Entry) -> dict[str, object]:
+    """Return what a line about a version names: it, and the requests that wait for it."""
+    waiting = [job.rows[0].request_id for job in islice(entry.scheduler.jobs, _NAMED_MAX) if not job.started]
+    return {"model": entry.record.name, "version": entry.record.version, **about_requests(tuple(waiting))}
 
 
 def _environment(server: ModelServer, record: VersionRecord) -> EnvironmentLock | None:

@@ -49,7 +49,7 @@ class Scheduler:
         self.breaker = Breaker(failures=settings.breaker_failures, open_s=settings.breaker_open_s)
         self._caller = BatchCaller(version, server, self.breaker, metrics)
         self._calls: set[asyncio.Task[None]] = set()
-        self._jobs: set[Job] = set()
+        self.jobs: set[Job] = set()  # submitted, and not left
         self._own_calls: dict[Job, asyncio.Task[None]] = {}  # of workers that take several calls at once
         self._waiting: FairQueue[Job] = FairQueue(settings.queue_limit)
         self.spare = SpareJobs(version, self._dispatch_soon)
@@ -112,12 +112,12 @@ class Scheduler:
         except BaseException:
             self.breaker.left()
             raise
-        self._jobs.add(job)
+        self.jobs.add(job)
         self._first_deadline.note(job.deadline.at)
 
     def leave(self, job: Job) -> None:
         """Let go of a job that was submitted: it is done, or its caller has left."""
-        self._jobs.discard(job)
+        self.jobs.discard(job)
         call = self._own_calls.get(job)
         if call is not None and call is not asyncio.current_task():  # which it is that gives the answer
             job.future.cancel()
@@ -277,7 +277,7 @@ class Scheduler:
     def _expire(self) -> None:
         """Tell the callers of jobs whose deadline has passed."""
         now = time.monotonic()
-        for job in self._jobs:
+        for job in self.jobs:
             if job.deadline.at > now or job.future.done():
                 continue
             if job.started_at is None:
@@ -289,6 +289,6 @@ class Scheduler:
             record = self.version.record
             message = f"{record.name} {record.version} did not answer within the deadline"
             job.fail(about(record, DeadlineExceeded(message)))
-        first = min((job.deadline.at for job in self._jobs if not job.future.done()), default=None)
+        first = min((job.deadline.at for job in self.jobs if not job.future.done()), default=None)
         if first is not None:
             self._first_deadline.note(first)

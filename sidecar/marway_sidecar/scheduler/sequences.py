@@ -112,7 +112,7 @@ class SequenceScheduler(Scheduler):
                 raise
         else:
             sequence.waiting.append(step)
-            self._jobs.add(job)
+            self.jobs.add(job)
             self._first_deadline.note(job.deadline.at)
         self._look_again()
 
@@ -121,7 +121,7 @@ class SequenceScheduler(Scheduler):
         step = self._steps.pop(job, None)
         if step is None:
             return
-        self._jobs.discard(job)
+        self.jobs.discard(job)
         inner = step.inner
         if inner is None:
             if step in step.sequence.waiting:
@@ -167,7 +167,7 @@ class SequenceScheduler(Scheduler):
         )
         super().submit(inner)
         step.inner, sequence.current = inner, step
-        self._jobs.discard(job)
+        self.jobs.discard(job)
         inner.future.add_done_callback(lambda _: self._done(step, inner))
 
     def _done(self, step: Step, inner: Job) -> None:
@@ -213,7 +213,7 @@ class SequenceScheduler(Scheduler):
     def _next(self, sequence: LiveSequence) -> None:
         while sequence.current is None and sequence.waiting:
             step = sequence.waiting.popleft()
-            self._jobs.discard(step.job)
+            self.jobs.discard(step.job)
             if step.job.future.done():
                 continue
             try:
@@ -228,7 +228,7 @@ class SequenceScheduler(Scheduler):
         sequence.worker = None
         while sequence.waiting and not sequence.waiting[0].begins:
             step = sequence.waiting.popleft()
-            self._jobs.discard(step.job)
+            self.jobs.discard(step.job)
             step.job.fail(self._live.gone(sequence.id, why))
         if not sequence.waiting:
             del self._live.by_id[sequence.id]

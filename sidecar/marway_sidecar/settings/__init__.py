@@ -16,6 +16,7 @@ from marway_sidecar.settings.mms import MmsSettings
 from marway_sidecar.settings.open_inference import OpenInferenceSettings
 from marway_sidecar.settings.tensorflow_serving import TensorFlowServingSettings
 from marway_sidecar.settings.torchserve import TorchServeSettings
+from marway_sidecar.settings.traces import TraceSettings
 
 __all__ = ["SidecarSettings"]
 
@@ -29,6 +30,7 @@ class SidecarSettings(
     HttpServerSettings,
     GrpcPredictorSettings,
     OpenInferenceSettings,
+    TraceSettings,
 ):
     """How the sidecar runs. Environment variables begin with `MARWAY_SIDECAR_`."""
 

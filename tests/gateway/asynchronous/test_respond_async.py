@@ -76,12 +76,12 @@ async def test_cancelled_and_taken_up(released: Registry, make_pod: MakePod) -> 
     async with running(pod, registry=released, async_lease_s=1) as other:
         async with running(pod, registry=released, async_lease_s=1, drain_timeout_s=1) as first:
             ends = await first.client.post("/predict/intent", content=b"ends", headers=LATER)
-            await asyncio.wait_for(_until(lambda: len(pod.requests) == 1), 10)
+            await asyncio.wait_for(_until(lambda: len(pod.requests) == 1), 30)
             assert (await other.client.get(ends.headers["location"])).status_code == 202
             assert (await other.client.delete(ends.headers["location"])).status_code == 204
-            await asyncio.wait_for(_until(lambda: pod.cancelled == 1), 10)
+            await asyncio.wait_for(_until(lambda: pod.cancelled == 1), 30)
             stays = await first.client.post("/predict/intent", content=b"stays", headers=LATER)
-            await asyncio.wait_for(_until(lambda: len(pod.requests) == 2), 10)
+            await asyncio.wait_for(_until(lambda: len(pod.requests) == 2), 30)
         pod.behave = answer
         assert (await fetched(other.client, stays.headers["location"])).content == b"stays"
 
@@ -98,8 +98,9 @@ async def test_tokens_and_limits(released: Registry, make_pod: MakePod, tmp_path
         assert (await gateway.client.get(accepted.headers["location"])).status_code == 401
         refused = await gateway.client.post("/predict/intent", content=b"hi", headers=LATER | mine)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        await asyncio.wait_for(_until(lambda: len(pod.requests) == 1), 30)
         assert (await gateway.client.delete(accepted.headers["location"], headers=mine)).status_code == 204
-        await asyncio.wait_for(_until(lambda: pod.cancelled == 1), 10)
+        await asyncio.wait_for(_until(lambda: pod.cancelled == 1), 30)
         assert {"authorization", "cookie"} & pod.requests[-1].headers.keys() == set()
     pod.behave = answer
     async with running(pod, registry=released, async_requests=0) as gateway:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest_asyncio
@@ -11,11 +13,42 @@ from playwright.async_api import Browser, Page
 from gateway.admin_pod import AdminPod
 from gateway.fakes import Running, running
 from marway.objects import DirectoryStore
+from marway.records import utc_now
 from marway.registry import Registry
+from marway.wire.pods import HandlerLine
 from support.browser import Seen, browser, new_page
+from support.observations import feedback, observation, write_feedback, write_observations
 from support.registry import publish
 
 __all__ = ["browser_of_module", "opened", "shown"]
+
+
+FAILED = HandlerLine(
+    at=utc_now(),
+    level="error",
+    text="KeyError: 'text'",
+    worker=9001,
+    request_ids=("r-failed",),
+    traceback='Traceback (most recent call last):\n  File "handler.py", line 12, in preprocess\n'
+    '    text = row["text"]\n'
+    "KeyError: 'text'",
+)
+
+
+def kept(registry: Registry) -> None:
+    """Predictions of two versions in the last 6 hours, one failure, and feedback about half of them."""
+    now, rows, told = utc_now(), [], []
+    for minute in range(0, 360, 3):
+        at = now - timedelta(minutes=minute + 1)
+        for version, ms, right in (("1.0", 4.0, 8), ("1.1", 2.5, 9)):
+            duration_s = (ms + 2 * math.sin(minute / 40) ** 2 + minute % 7 / 5) / 1000
+            rows.append(observation(at=at, version=version, duration_s=duration_s))
+            if minute % 2:
+                told.append(feedback(correct=minute // 3 % 10 < right, prediction_id=rows[-1]["prediction_id"], at=at))
+    failed = {"outcome": "model_error", "error": "model_error", "status": "500", "pod": "pod-0"}
+    rows.append(observation(at=now - timedelta(minutes=4), version="1.0", request_id="r-failed", **failed))
+    write_observations(registry.store, "intent", rows)
+    write_feedback(registry.store, told)
 
 
 class Shown:
@@ -50,6 +83,8 @@ async def shown(tmp_path_factory) -> AsyncIterator[Shown]:
             await gateway.admin.post("/models/intent/versions/1.0/load")
             for _ in range(3):
                 await gateway.client.post("/predict/intent", content="wake me")
+            kept(registry)
+            pod.lines = (FAILED,)
             yield Shown(gateway, pod, registry)
     finally:
         await pod.stop()

@@ -12,7 +12,7 @@ from marway.registry import keys
 from marway.registry.base import RegistryBase
 from marway.stored import Frozen
 from marway.traffic import RolloutAction
-from marway.wire.rollouts import GuardEvidence
+from marway.wire.rollouts import EvidencePoint, GuardEvidence
 
 __all__ = ["RolloutReport", "RolloutReports"]
 
@@ -33,6 +33,7 @@ class RolloutReport(Frozen):
         reason: Why, in words.
         evidence: How each guard stood.
         processes: How many gateway processes had counted.
+        course: How the guards stood before, as the process that wrote this saw it.
     """
 
     format: Literal[1] = 1
@@ -46,6 +47,7 @@ class RolloutReport(Frozen):
     reason: str | None = None
     evidence: Mapping[str, GuardEvidence]
     processes: int
+    course: tuple[EvidencePoint, ...] = ()
 
 
 class RolloutReports(RegistryBase):

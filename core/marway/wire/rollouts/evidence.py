@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from pydantic import Field
 
 from marway.stored import Frozen
 
-__all__ = ["GUARD_LIMITS", "GuardEvidence", "Verdict"]
+__all__ = ["GUARD_LIMITS", "EvidencePoint", "GuardEvidence", "GuardPoint", "Verdict"]
 
 Verdict = Literal["worse", "not_worse", "unclear"]
 
@@ -52,3 +53,33 @@ class GuardEvidence(Frozen):
     limit: float
     evidence: float = 0.0
     missing: str | None = None
+
+
+class GuardPoint(NamedTuple):
+    """How a guard stood at one time, as `GuardEvidence` says it."""
+
+    estimate: float | None
+    bound: float | None
+    evidence: float
+
+
+class EvidencePoint(Frozen):
+    """How the guards of a rollout stood at one time.
+
+    Attributes:
+        at: When.
+        step: The step that the rollout was at.
+        percent: How many requests in a hundred went to the candidate.
+        guards: How each guard stood.
+    """
+
+    at: datetime
+    step: int
+    percent: float
+    guards: Mapping[str, GuardPoint]
+
+    @classmethod
+    def of(cls, at: datetime, step: int, percent: float, evidence: Mapping[str, GuardEvidence]) -> EvidencePoint:
+        """Return the point that evidence makes."""
+        guards = {name: GuardPoint(each.estimate, each.bound, each.evidence) for name, each in evidence.items()}
+        return cls(at=at, step=step, percent=percent, guards=guards)

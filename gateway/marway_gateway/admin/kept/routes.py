@@ -38,6 +38,7 @@ _ROW: Final[JsonDict] = {
     "error": None,
     "duration_s": 0.0042,
     "bodies": "kept",
+    "answer_type": "application/json",
     "answer": '{"label": "alarm"}',
     "truth": None,
     "correct": True,

@@ -18,6 +18,7 @@ from marway.registry.traffic.reports import RolloutReport
 from marway.traffic import RolloutAction
 from marway_gateway.admin.labels import CHANGE_ERRORS, LOAD_ERRORS
 from marway_gateway.admin.parameters import CallerOf, Model, TimeoutOf, deadline_of
+from marway_gateway.admin.traffic.course import RolloutCourseView, course_of
 from marway_gateway.admin.traffic.planning import plan_rollout
 from marway_gateway.admin.traffic.views import RolloutStart, RolloutStartView, RolloutTurn, RolloutView
 from marway_gateway.admin.views import ChangeView, PodLoadView
@@ -25,7 +26,7 @@ from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.openapi import Label, problems
 from marway_gateway.traffic.rollouts.running import Running
 
-__all__ = ["rollouts_router"]
+__all__ = ["rollout_course", "rollout_standing", "rollouts_router"]
 
 Which = Annotated[str | None, Query(max_length=64, description="The id of one; else the newest of the label.")]
 OnlyPlan = Annotated[bool, Query(description="Only say what would be done, and noticed; start nothing.")]
@@ -34,6 +35,10 @@ Rate = Annotated[
     Query(ge=0, description="With `plan`: for so many requests a second, not those that come in the next 2 seconds."),
 ]
 _REPORT_S: Final = 2.0
+_READ: Final = (
+    *(errors.InvalidReference, errors.InvalidInput, errors.ModelNotFound, errors.RolloutNotFound),
+    errors.RegistryUnavailable,
+)
 _TURN: Final = (*CHANGE_ERRORS, errors.RolloutNotFound)
 
 
@@ -80,13 +85,20 @@ def rollouts_router(current: CurrentGateway) -> APIRouter:
     @router.get(
         "",
         summary="How a rollout stands, or how the newest one ended",
-        responses=problems(
-            *(errors.InvalidReference, errors.InvalidInput, errors.ModelNotFound, errors.RolloutNotFound),
-            errors.RegistryUnavailable,
-        ),
+        responses=problems(*_READ),
     )
     async def status(model: Model, label: Label, rollout: Which = None) -> RolloutView:
         return await _status(current(), model, label, rollout)
+
+    @router.get(
+        "/course",
+        summary="How the evidence of a rollout came about",
+        operation_id="rollout_course",
+        responses=problems(*_READ),
+    )
+    async def course(model: Model, label: Label, rollout: Which = None) -> RolloutCourseView:
+        """As the gateways saw it that decided something, and this one; at most a few hundred points."""
+        return (await rollout_course(current(), model, label, rollout))[1]
 
     def turn(action: RolloutAction, operation: Callable[[Gateway], Callable[..., Change]], summary: str) -> None:
         @router.post(f"/{action}", summary=summary, responses=problems(*_TURN), operation_id=f"{action}_rollout")
@@ -112,11 +124,25 @@ def rollouts_router(current: CurrentGateway) -> APIRouter:
     return router
 
 
+async def rollout_course(
+    gateway: Gateway, model: str, label: str, rollout: str | None
+) -> tuple[RolloutView, RolloutCourseView]:
+    """Return how a rollout stands, and how its evidence came about.
+
+    Raises:
+        RolloutNotFound: There was none, or not that one.
+        MarwayError: It cannot be read.
+    """
+    view, running = await rollout_standing(gateway, model, label, rollout)
+    seen = running.course.points if running is not None else ()
+    return view, await gateway.reader.call(course_of, gateway.reader.registry, view, seen)
+
+
 async def _status(gateway: Gateway, model: str, label: str, rollout: str | None) -> RolloutView:
-    return (await _standing(gateway, model, label, rollout))[0]
+    return (await rollout_standing(gateway, model, label, rollout))[0]
 
 
-async def _standing(
+async def rollout_standing(
     gateway: Gateway, model: str, label: str, rollout: str | None
 ) -> tuple[RolloutView, Running | None]:
     """Return how a rollout stands by what all gateways counted, and what is counted here; None for one that ended."""
@@ -136,7 +162,7 @@ async def _report(
     """Keep how a rollout stands when a person changes it; the change is not held up where that cannot be known soon."""
     with contextlib.suppress(MarwayError, TimeoutError):
         async with asyncio.timeout(_REPORT_S):
-            status, running = await _standing(gateway, model, label, None)
+            status, running = await rollout_standing(gateway, model, label, None)
             if running is None:
                 return
             report = RolloutReport(
@@ -149,6 +175,7 @@ async def _report(
                 reason=note,
                 evidence=status.evidence,
                 processes=1 + len(running.others),
+                course=tuple(running.course.points),
             )
             store = gateway.writer.registry.store_report
             await gateway.writer.call(store, status.model, status.rollout, report)

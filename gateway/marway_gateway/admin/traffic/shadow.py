@@ -17,11 +17,11 @@ from marway.shadow.report import ShadowReport, read_report
 from marway_gateway.admin.labels import CHANGE_ERRORS, LOAD_ERRORS
 from marway_gateway.admin.parameters import CallerOf, Model, NoteOf, TimeoutOf, deadline_of
 from marway_gateway.admin.views import ChangeView, Note, PodLoadView
-from marway_gateway.gateway import CurrentGateway
+from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.json_models import JsonModel, examples
 from marway_gateway.openapi import Label, problems
 
-__all__ = ["shadow_router"]
+__all__ = ["shadow_report", "shadow_router"]
 
 Copied = Annotated[str | None, Query(alias="version", max_length=128, description="Only copies to this version.")]
 _LATENCY: Final[JsonDict] = {"p50_ms": 3.4, "p99_ms": 9.1}
@@ -150,11 +150,20 @@ def shadow_router(current: CurrentGateway) -> APIRouter:
     )
     async def report(model: Model, label: Label) -> ShadowReportView:
         """The sum over all gateways, of which each writes down what it counted every two seconds."""
-        reader = current().reader
-        found = await reader.call(_report, reader.registry, model, label)
+        found = await shadow_report(current(), model, label)
         return ShadowReportView.model_validate(found.model_dump())
 
     return router
+
+
+async def shadow_report(gateway: Gateway, model: str, label: str) -> ShadowReport:
+    """Return what the copies of a label's requests told that are made now, or were last.
+
+    Raises:
+        RolloutNotFound: None were ever made.
+        MarwayError: It cannot be read.
+    """
+    return await gateway.reader.call(_report, gateway.reader.registry, model, label)
 
 
 def _record(registry: Registry, model: str, version: str) -> VersionRecord:

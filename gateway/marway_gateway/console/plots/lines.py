@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -33,6 +34,7 @@ def line_plot(
     y: Axis = COUNT,
     limit: float | None = None,
     limit_name: str = "limit",
+    ceiling: float | None = None,
     note: str | None = None,
     key: str | None = None,
 ) -> Markup:
@@ -45,6 +47,7 @@ def line_plot(
         y: The vertical one.
         limit: A value to mark right across.
         limit_name: What that is.
+        ceiling: Values above are drawn at it, so that large ones do not hide how small ones differ.
         note: How it is measured, below the title.
         key: Names the figure's table, so that it stays open when the figure is replaced; unique in a page.
 
@@ -59,7 +62,7 @@ def line_plot(
         head += Markup('<p class="quiet">{}</p>').format(note)
     if not known:
         return _figure(head + Markup('<p class="quiet">Nothing was counted yet.</p>'))
-    frame = _frame(known, limit)
+    frame = _frame(known, limit, ceiling)
     shown = Markup("").join(
         [
             _grid(frame, x, y),
@@ -88,18 +91,18 @@ class _Frame:
         return _LEFT + _ACROSS * (value - self.left) / (self.right - self.left)
 
     def y(self, value: float) -> float:
-        return _TOP + _DOWN * (self.high - value) / (self.high - self.low)
+        return _TOP + _DOWN * (self.high - min(value, self.high)) / (self.high - self.low)
 
 
 def _figure(content: Markup) -> Markup:
     return Markup('<figure class="plot-figure">{}</figure>').format(content)
 
 
-def _frame(lines: Sequence[Line], limit: float | None) -> _Frame:
+def _frame(lines: Sequence[Line], limit: float | None, ceiling: float | None) -> _Frame:
     points = [point for line in lines for point in line.points]
     values = [each for point in points for each in (point.y, point.low, point.high) if each is not None]
     values += [0.0] if limit is None else [0.0, limit]  # from zero, so that heights can be compared by eye
-    low, high = min(values), max(values)
+    low, high = min(values), min(max(values), math.inf if ceiling is None else ceiling)
     if high == low:
         high = low + 1.0
     room = 0.06 * (high - low)

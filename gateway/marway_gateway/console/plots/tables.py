@@ -33,9 +33,8 @@ def table_of(lines: Sequence[Line], x: Axis, y: Axis, title: str, key: str | Non
         known = point.low is not None and point.high is not None
         return y.text(point.y) + (f" ({y.text(point.low or 0.0)} to {y.text(point.high or 0.0)})" if known else "")
 
-    head = Markup("").join(
-        Markup('<th scope="col">{}</th>').format(name) for name in (x.label, *(line.name for line in lines))
-    )
+    names = (x.label, *(line.name for line in lines))
+    head = Markup("").join(Markup('<th scope="col">{}</th>').format(name) for name in names)
     body = Markup("").join(
         Markup('<tr><th scope="row">{}</th>{}</tr>').format(
             x.text(place),

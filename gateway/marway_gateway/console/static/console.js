@@ -62,8 +62,10 @@
     shown.classList.toggle("bad", bad);
   }
 
-  function refresh() {
+  async function refresh() {
     if (!document.getElementById("live")) return location.reload();
+    const { show } = window.marwayConsole; // live.js: what differs is changed in place
+    if (show) return show(await (await fetch(location.href, { headers: { Accept: "text/html" } })).text());
     return window.htmx.ajax("GET", location.href, { select: "#live", target: "#live", swap: "outerHTML" });
   }
 

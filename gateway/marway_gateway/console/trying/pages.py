@@ -38,7 +38,7 @@ def try_router(current: CurrentGateway) -> APIRouter:
         return render(
             request,
             "try.html",
-            version=detail,
+            detail=detail,
             selector=selector,
             selectors=[*summary.labels, *summary.versions],
             form=form,

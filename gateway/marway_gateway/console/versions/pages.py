@@ -14,6 +14,7 @@ from marway.errors import MarwayError
 from marway.graphs import GRAPH_BACKEND, draw_graph
 from marway.records import VersionRecord
 from marway.registry import Registry
+from marway.serving import ServingSettings
 from marway.wire.comparison import comparison_lines
 from marway_gateway.admin.versions.reading import VersionReading
 from marway_gateway.console.frame import console_router, render
@@ -61,9 +62,9 @@ def version_router(current: CurrentGateway) -> APIRouter:
         return render(
             request,
             "version.html",
-            version=detail,
+            detail=detail,
             serving=detail.serving.model_dump(mode="json", exclude_none=True),
-            set_here=set(detail.serving.model_fields_set),
+            chosen=_chosen(detail.serving),
             files=files,
             examples=examples,
             proofs=proofs,
@@ -81,13 +82,19 @@ def version_router(current: CurrentGateway) -> APIRouter:
             request,
             "version_differences.html",
             model=reading.record.name,
-            version=reading.record.version,
+            newer=reading.record.version,
             base=other.version,
             found=found,
             stored=comparison_lines(found.answers),
         )
 
     return router
+
+
+def _chosen(serving: ServingSettings) -> set[str]:
+    """Return the settings that are not as they are where nobody says anything."""
+    usual = ServingSettings()
+    return {name for name in ServingSettings.model_fields if getattr(serving, name) != getattr(usual, name)}
 
 
 async def _drawing(gateway: Gateway, record: VersionRecord) -> str | None:

@@ -165,14 +165,13 @@ async def predict_rpc(
         within: Whether it is one of several predictions within one call, which an error does not end: it is raised.
     """
     metadata = {str(key): value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-    ids = read_ids(metadata.get)
-    info = RequestInfo(method="POST", path=method, ids=ids)
+    info = RequestInfo(method="POST", path=method, ids=read_ids(metadata.get))
     info.metadata = metadata
     info.client = client = token_owner() or _address(context.peer())
     gateway.telemetry.predicting(info, surface)
     failure: MarwayError | None = None
     try:
-        to_pod, priority = _to_pod(ids, client), metadata.get(wire.PRIORITY)
+        to_pod, priority = _to_pod(info.ids, client), metadata.get(wire.PRIORITY)
         if priority is not None:
             gives_way(info, priority, to_pod)
         call = PredictCall(

@@ -94,6 +94,7 @@ class Acting:
             reason=reason,
             evidence=evidence,
             processes=1 + len(running.others),
+            course=tuple(running.course.points),
         )
         await self._writer.call(self._writer.registry.store_report, running.model, running.run, report)
 

@@ -3,22 +3,52 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from marway.traffic import Traffic, run_of
+from marway.wire.rollouts import EvidencePoint, GuardEvidence
 from marway_gateway.placement.pod import Pod
 from marway_gateway.traffic.evidence import Evidence, MemorySample, Tally
 from marway_gateway.traffic.rollouts.exchange import EvidenceDocument
 from marway_observations.rollouts.results import RolloutQuality
 
-__all__ = ["Failure", "Running"]
+__all__ = ["Course", "Failure", "Running"]
 
 _WATCHED_MAX_S: Final = 5.0
 """Longest time between two looks that counts as watched: a process that was stopped has not watched meanwhile."""
 _SAMPLES_MAX: Final = 128
 """Samples of memory that one process keeps of a rollout; when there are more, every second one is given up."""
+
+
+_POINTS_MAX: Final = 128
+_LEAST_S: Final = 1.0
+
+
+class Course:
+    """How the guards stood, at even distances of time: of too many points every second one goes, and half as many come.
+
+    Attributes:
+        points: From the first to the newest.
+    """
+
+    def __init__(self) -> None:
+        self.points: list[EvidencePoint] = []
+        self._every_s = _LEAST_S
+        self._next_at = float("-inf")
+
+    def add(self, at: datetime, step: int, percent: float, evidence: Mapping[str, GuardEvidence]) -> None:
+        """Take in how the guards stand, unless that was taken in just now; what a new step begins with always is."""
+        now = at.timestamp()
+        if now < self._next_at and self.points and self.points[-1].step == step:
+            return
+        self._next_at = now + self._every_s
+        self.points.append(EvidencePoint.of(at, step, percent, evidence))
+        if len(self.points) > _POINTS_MAX:
+            del self.points[1::2]
+            self._every_s *= 2
 
 
 class Failure(NamedTuple):
@@ -40,6 +70,7 @@ class Running:
         memory_unknown: Whether the pods that have the candidate do not say what it takes.
         others: What other processes had counted when it was last read, by process.
         quality: What feedback says, as it was last read.
+        course: How its guards stood, as this process saw it.
         watched_s: How long each turn of a step was watched, by anybody, in seconds.
         looked_at: When it was last looked at here; as all times below, in monotonic seconds.
         exchanged_at: When documents were last written and read.
@@ -65,6 +96,7 @@ class Running:
     memory_unknown: bool = False
     others: dict[str, EvidenceDocument] = field(default_factory=dict)
     quality: RolloutQuality | None = None
+    course: Course = field(default_factory=Course)
     watched_s: dict[str, float] = field(default_factory=dict)
     looked_at: float | None = None
     exchanged_at: float = float("-inf")

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from marway.errors import MarwayError
+from marway.records import utc_now
 from marway.resolve.resolver import Resolver
 from marway.traffic import run_of
 from marway.wire.rollouts import GuardEvidence
@@ -241,7 +242,9 @@ class Watcher:
         found = await asyncio.get_running_loop().run_in_executor(self._judging, judge)
         ended = self._clock()
         running.judge_again_at = ended + (ended - began) * len(self._rollouts.running) / _JUDGING
-        return explained(found, running.quality)
+        evidence = explained(found, running.quality)
+        running.course.add(utc_now(), traffic.step, traffic.percent, evidence)
+        return evidence
 
     async def _exchanged(self, running: Running, *, read: bool = True) -> None:
         """Store what was counted here, where that says anything new, and read what others stored."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from marway.deadline import Deadline
 from marway.wire.envelope import Answer, Part, Row, mime_type
-from marway.wire.headers import HOP_BY_HOP, JSON_NONFINITE, is_incidental
+from marway.wire.headers import HOP_BY_HOP, JSON_NONFINITE, TIMED, is_incidental
 from marway_sidecar.backends.base import ServedModel
 from marway_sidecar.backends.calls import each_alone, whole_answer
 from marway_sidecar.backends.rest_rows import answer_of, request_of
@@ -35,6 +35,7 @@ _COMMON: Final = frozenset(
         "x-request-id",
         "x-request-timeout-ms",
         JSON_NONFINITE,
+        TIMED,
     }
 )
 """Headers that nearly every request has: no reason to leave gRPC."""

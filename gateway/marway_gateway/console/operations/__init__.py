@@ -1,0 +1,1 @@
+"""The pages for who runs it: pods, rollouts, shadow copies, events, settings."""

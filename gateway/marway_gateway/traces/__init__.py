@@ -1,0 +1,1 @@
+"""Spans of predictions, as OpenTelemetry has them."""

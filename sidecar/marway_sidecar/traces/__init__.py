@@ -1,0 +1,1 @@
+"""Spans of what a pod does, as OpenTelemetry has them."""
