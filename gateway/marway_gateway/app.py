@@ -27,6 +27,7 @@ from marway_gateway.openapi import describe, problems
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.feedback import add_feedback_route
+from marway_gateway.surfaces.later_answers import performing
 from marway_gateway.surfaces.registered import SURFACES
 from marway_http.hosts import HostGuard
 from marway_http.pages.about import About, Link
@@ -83,6 +84,8 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
     for surface in SURFACES:
         surface.add_routes(app, current)
     add_feedback_route(app, current)
+    if gateway is not None:
+        gateway.later.begin(performing(current))
 
     @app.get(
         "/readyz",

@@ -40,6 +40,7 @@ _PLANNED = {
     "images",
     "bench",
     "bench-bandit",
+    "bench-batch",
     "bench-bodies",
     "bench-cache",
     "bench-client",
