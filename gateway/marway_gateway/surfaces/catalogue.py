@@ -13,8 +13,8 @@ from marway import errors
 from marway.errors import ModelNotFound
 from marway.records import VersionRecord
 from marway.refs import Reference, check_model_id
+from marway.registry import ModelSummary as Found
 from marway.registry import Registry
-from marway.registry.reading import ModelSummary as Found
 from marway.serving import ServingSettings
 from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.json_models import JsonModel, examples
@@ -175,7 +175,8 @@ def found_models(registry: Registry, limit: int, after: str, contains: str = "")
     found = (name for name in registry.models(start_after=after) if wanted in name.lower())
     names = list(islice(found, limit + 1))
     page = names[:limit]
-    return [registry.summary(name) for name in page], page[-1] if len(names) > limit else None
+    summaries = [registry.summary(name) for name in page]
+    return [each for each in summaries if not each.is_deleted], page[-1] if len(names) > limit else None
 
 
 def _page(registry: Registry, limit: int, after: str, contains: str) -> ModelList:
