@@ -141,7 +141,7 @@ def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_nodes_of_a_graph_are_spans(
     registry: Registry, make_pod: MakePod, tmp_path: Path, receiver: Receiver
 ) -> None:
-    """A node that asks a model is a prediction within the graph's span, and its pod is told so; others are spans too."""
+    """A node that asks a model is a prediction within the graph's span; others are spans too."""
     for name in ("clean", "score"):
         publish(registry, tmp_path, name)
     nodes = {
