@@ -125,6 +125,7 @@ docs: setup ## Build the site of docs/ into .site, with nothing from the network
 
 pictures: setup ## Take the pictures of docs/images anew: in Chromium, and of a rollout as it happens
 	MARWAY_PICTURES=docs/images $(BIN)/python -m pytest -q tests/ports/test_browser.py -k 'other_host and gateway'
+	MARWAY_PICTURES=docs/images $(BIN)/python -m pytest -q tests/gateway/console -k browser
 	record=$$(mktemp) && $(BIN)/python examples/release/run.py --record "$$record" && \
 		$(BIN)/python examples/release/picture.py "$$record" docs/images; rm -f "$$record"
 

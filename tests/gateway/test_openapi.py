@@ -149,6 +149,7 @@ def test_paths(tmp_path: Path) -> None:
     for verb in ("predictions", "explanations", "wfpredict"):
         public |= {f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{selector}}"}
     admin = {
+        "/models/{model}/versions",
         "/access",
         "/events",
         "/rollouts",
@@ -157,7 +158,6 @@ def test_paths(tmp_path: Path) -> None:
         "/pods/{pod}",
         "/pods/{pod}/drain",
         "/models/{model}/serving",
-        "/models/{model}/versions",
     }
     admin |= {f"/models/{{model}}/labels/{{label}}{after}" for after in ("", "/rollback")}
     rollout = "/models/{model}/labels/{label}/rollout"
@@ -165,7 +165,8 @@ def test_paths(tmp_path: Path) -> None:
     admin |= {rollout, *(f"{rollout}/{verb}" for verb in ("abort", "course", "pause", "promote", "resume"))}
     admin |= {"/models/{model}/labels/{label}/protection", "/models/{model}/labels/{label}/approvals"}
     admin |= {"/models/{model}/contracts", "/models/{model}/contracts/{consumer}/{name}"}
-    admin |= {"/models/{model}/figures", "/observations", "/observations/{id}", "/console/try/{model}/{selector}"}
+    admin |= {"/models/{model}/figures", "/models/{model}/versions/{version}/log"}
+    admin |= {"/observations", "/observations/{id}", "/console/try/{model}/{selector}"}
     inside = ("differences", "examples", "examples/{number}", "files", "proofs")
     verbs = ("compare", "contracts", "load", "log", "pods", "unload", *inside)
     admin |= {f"/models/{{model}}/versions/{{version}}/{after}" for after in verbs}
