@@ -47,8 +47,8 @@ __all__ = [
 ARCHIVE_FORMATS: Mapping[str, str] = {"default": ".mar", "zip-store": ".mar", "tgz": ".tar.gz", "no-archive": ""}
 """What `--archive-format` takes, and how the output's name ends. `default` and `zip-store` are the same here."""
 
-SHARED_BASE = "marway_handler_base"
-"""Module that Marway's own handlers share: it lies beside them, and is packed with each that imports it."""
+SHARED = ("marway_handler_base", "marway_handler_rows")
+"""Modules that Marway's own handlers share: they lie beside them, and are packed with each that imports them."""
 
 StrPath = str | os.PathLike[str]
 
@@ -279,9 +279,12 @@ def _add_handler(sources: Sources, handler: str, runtime: str) -> None:
         raise InvalidArchive(f"--handler: {files[0]} does not exist, and is none of TorchServe's own ({known})")
     file = Path((there or files)[0])
     sources.add_file("--handler", file)
-    base = file.with_name(f"{SHARED_BASE}.py")
-    if base.is_file() and SHARED_BASE in imports_of(sources.entries[file.name]):
-        sources.add_file("--handler", base)
+    imported = set(imports_of(sources.entries[file.name]))
+    for shared in reversed(SHARED):  # the later ones import the earlier
+        beside = file.with_name(f"{shared}.py")
+        if shared in imported and beside.is_file():
+            sources.add_file("--handler", beside)
+            imported |= set(imports_of(sources.entries[beside.name]))
 
 
 def added(name: str, data: bytes) -> Entry:

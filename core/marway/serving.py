@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Annotated, Final, Literal
 
 import jmespath
 from jmespath.exceptions import JMESPathError
 from pydantic import AfterValidator, Field, model_validator
 
-from marway.errors import InvalidReference, clip
+from marway.errors import InvalidInput, InvalidReference, clip
 from marway.features.walking import root_of
 from marway.redaction import check_redaction
 from marway.refs import check_engine, parse_reference
 from marway.stored import Frozen
 
-__all__ = ["DriftRule", "EngineName", "QualityRule", "ServingSettings", "period"]
+__all__ = ["DriftRule", "EngineName", "QualityRule", "ServingSettings", "moment", "period"]
 
 EngineName = Annotated[str, AfterValidator(check_engine)]
 
@@ -35,6 +35,27 @@ def period(text: str) -> timedelta:
     if found is None:
         raise ValueError(f"{clip(text, 40)!r} is no time: give a number with s, m, h or d, such as 24h or 7d")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def moment(text: str, now: datetime) -> datetime:
+    """Return the time that `24h` (so long ago) or a time in ISO 8601 stands for; without a zone it is in UTC.
+
+    Raises:
+        InvalidInput: It is neither.
+    """
+    try:
+        return now - period(text)
+    except ValueError:
+        pass
+    except OverflowError:
+        raise InvalidInput(f"{clip(text, 40)!r} ago is before all times") from None
+    try:
+        at = datetime.fromisoformat(text.removesuffix("Z") + ("+00:00" if text.endswith("Z") else ""))
+    except ValueError:
+        raise InvalidInput(
+            f"{clip(text, 40)!r} is no time: give how long ago, such as 24h or 7d, or a time such as 2026-03-04T12:00"
+        ) from None
+    return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at
 
 
 def _checked_period(text: str) -> str:

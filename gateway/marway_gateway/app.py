@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -106,7 +105,7 @@ def new_app(
     guard: HostGuard | None = None,
     uploads: frozenset[str] = frozenset(),
     cors: Cors | None = None,
-    home: Callable[[CurrentGateway], HomePage] | None = None,
+    home: HomePage | None = None,
 ) -> tuple[FastPathApp, CurrentGateway]:
     """Return an app with what the public and the admin port share, and a function that gives its gateway.
 
@@ -117,7 +116,7 @@ def new_app(
         guard: Says which hosts and origins may ask for what, on a port that takes only JSON; None lets everybody.
         uploads: Content types that such a port takes at `POST /models` as well.
         cors: Says which web pages may send what browsers ask for first; None leaves such questions to the routes.
-        home: Makes the page at `/` of an app whose pages people sign in to; None has a plain page and no signing in.
+        home: Answers `/` for people, of an app whose pages they sign in to; None has a plain page and no signing in.
     """
 
     @cache  # it is asked at each request
@@ -151,9 +150,7 @@ def new_app(
         peers = current().peers
         return await (peers.exposed(registry) if peers is not None else expose(registry))
 
-    add_process_routes(
-        app, about, lambda: current().telemetry.metrics.registry, exposed=exposed, home=home and home(current)
-    )
+    add_process_routes(app, about, lambda: current().telemetry.metrics.registry, exposed=exposed, home=home)
     return app, current
 
 

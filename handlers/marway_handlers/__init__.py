@@ -8,19 +8,40 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from marway_handlers.embedding import EmbeddingHandler
+    from marway_handlers.huggingface import HuggingFaceHandler
     from marway_handlers.image_classifier import ImageClassifier
+    from marway_handlers.mlflow_model import MlflowHandler
+    from marway_handlers.onnx_model import OnnxHandler
+    from marway_handlers.sklearn_model import SklearnHandler
     from marway_handlers.streaming_text import StreamingTextClassifier
     from marway_handlers.tensor import TensorHandler
     from marway_handlers.text_classifier import TextClassifier
+    from marway_handlers.torchscript import TorchScriptHandler
 
-__all__ = ["EmbeddingHandler", "ImageClassifier", "StreamingTextClassifier", "TensorHandler", "TextClassifier"]
+__all__ = [
+    "EmbeddingHandler",
+    "HuggingFaceHandler",
+    "ImageClassifier",
+    "MlflowHandler",
+    "OnnxHandler",
+    "SklearnHandler",
+    "StreamingTextClassifier",
+    "TensorHandler",
+    "TextClassifier",
+    "TorchScriptHandler",
+]
 
 _HOMES = {
     "EmbeddingHandler": "embedding",
+    "HuggingFaceHandler": "huggingface",
     "ImageClassifier": "image_classifier",
+    "MlflowHandler": "mlflow_model",
+    "OnnxHandler": "onnx_model",
+    "SklearnHandler": "sklearn_model",
     "StreamingTextClassifier": "streaming_text",
     "TensorHandler": "tensor",
     "TextClassifier": "text_classifier",
+    "TorchScriptHandler": "torchscript",
 }
 
 

@@ -38,7 +38,7 @@ class Failure(NamedTuple):
 
 
 class ModelHandler:
-    """A handler of an eager-mode model, to derive from.
+    """A handler of a model, of eager mode unless `load` says otherwise, to derive from.
 
     The archive carries a model file with one ``nn.Module`` class that is built without arguments, and a serialized file
     with its ``state_dict``. A row that holds no input gets status 400 and ``{"error": "…"}`` as its own answer; its
@@ -71,9 +71,13 @@ class ModelHandler:
         if torch.cuda.is_available() and properties.get("gpu_id") is not None:
             self.device = torch.device(f"cuda:{properties['gpu_id']}")
         self.directory = Path(properties["model_dir"])
-        self.model = _load_model(self.directory, context.manifest["model"], self.device)
+        self.model = self.load(context.manifest["model"])
         self.prepare()
         self.initialized = True
+
+    def load(self, manifest: dict[str, str]) -> Any:
+        """Return the model that ``manifest`` names; a RuntimeError says why there is none."""
+        return _load_model(self.directory, manifest, self.device)
 
     def prepare(self) -> None:
         """Read what the model says of itself, and try it out; a RuntimeError says why it is no model for this."""

@@ -7,15 +7,15 @@ thread of its own: a collector of logs that does not read does not hold TorchSer
 from __future__ import annotations
 
 import logging
-import os
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, Final, Self
 
+from marway.process.growing_file import GrowingFile
 from marway.telemetry import log_time, record_in
 from marway.wire import model_log
 
@@ -24,8 +24,6 @@ __all__ = ["LogOutput"]
 logger = logging.getLogger(__name__)
 
 _INTERVAL_S: Final = 0.2
-_READ_BYTES: Final = 1 << 20
-_LINE_MAX: Final = 262_144
 _SERVER_LINE: Final = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d)) (?P<level>[A-Z]+) (?P<thread>.*?) (?P<logger>\S+) \| "
     r"(?P<message>.*)"
@@ -42,11 +40,11 @@ class LogOutput:
 
     def __init__(self, logs: Path, *, write: Callable[[Record], None] | None = None) -> None:
         self._write = write or _log
-        self._sources: list[tuple[_Growing, Callable[[Iterable[str]], Iterator[Record]]]] = [
-            (_Growing(logs / model_log.FILE), partial(_model_records, {})),
-            (_Growing(logs / "torchserve.log"), _server_records),
-            (_Growing(logs / "stdout.log"), partial(_plain_records, "java")),
-            (_Growing(logs / "forkserver.log"), partial(_plain_records, "marway_runtime.forkserver")),
+        self._sources: list[tuple[GrowingFile, Callable[[Iterable[str]], Iterator[Record]]]] = [
+            (GrowingFile(logs / model_log.FILE), partial(_model_records, {})),
+            (GrowingFile(logs / "torchserve.log"), _server_records),
+            (GrowingFile(logs / "stdout.log"), partial(_plain_records, "java")),
+            (GrowingFile(logs / "forkserver.log"), partial(_plain_records, "marway_runtime.forkserver")),
         ]
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="write-logs", daemon=True)
@@ -71,60 +69,6 @@ class LogOutput:
                     logger.warning("cannot read %s: %s", growing.path, exc)
         for growing, _ in self._sources:
             growing.close()
-
-
-class _Growing:
-    """A file that is appended to, emptied, or renamed and begun anew."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: BinaryIO | None = None
-        self._begun = b""
-        if path.exists():
-            self._file = path.open("rb")
-            self._file.seek(0, 2)
-
-    def lines(self) -> Iterator[str]:
-        """Yield the whole lines that came since the last call."""
-        while True:
-            if self._file is None:
-                try:
-                    self._file = self.path.open("rb")
-                except FileNotFoundError:
-                    return
-            yield from self._rest(self._file)
-            if not self._renamed(self._file):
-                return
-            yield from self._rest(self._file)  # what came before the renaming was seen
-            self._file.close()
-            self._file, self._begun = None, b""
-
-    def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _rest(self, file: BinaryIO) -> Iterator[str]:
-        while data := file.read(_READ_BYTES):
-            *lines, self._begun = (self._begun + data).split(b"\n")
-            if len(self._begun) > _LINE_MAX:
-                lines.append(self._begun)
-                self._begun = b""
-            for line in lines:
-                yield line[:_LINE_MAX].decode(errors="replace")
-
-    def _renamed(self, file: BinaryIO) -> bool:
-        try:
-            now = self.path.stat()
-        except FileNotFoundError:
-            return False  # until there is another
-        if now.st_ino != os.fstat(file.fileno()).st_ino:
-            return True
-        if now.st_size < file.tell():  # emptied: by a new start
-            file.seek(0)
-            self._begun = b""
-        return False
 
 
 def _model_records(names: dict[str, tuple[str, str]], lines: Iterable[str]) -> Iterator[Record]:

@@ -65,6 +65,8 @@ def test_a_raising_handler_is_found_by_its_request(up: Up, client: httpx.Client,
     shown = marway("logs", wordy, "--request", request, "--home", str(up.home))
     assert shown.returncode == 0, shown.stderr
     for line in (
+        f"POST /predict/{wordy}: 500 model_error",
+        "prediction failed: ValueError: a word that nobody likes",
         "asked for boom",
         "logged with 1 rows",
         "Traceback (most recent call last):",
@@ -102,7 +104,9 @@ def test_a_batch_names_all_its_requests(up: Up, client: httpx.Client, wordy: str
     (alone,) = [line for line in found if "traceback" in line and "request_id" in line]
     assert alone["request_id"] == f"{request}/1"
     assert {(line["model"], line["version"]) for line in found} == {("wordy", "1.0")}
-    assert all({"time", "level", "message", "worker", "pod"} <= line.keys() for line in found)
+    assert {line["component"] for line in found} == {"gateway", "sidecar", "worker"}
+    workers = [line for line in found if line["component"] == "worker"]
+    assert all({"time", "level", "message", "worker", "pod"} <= line.keys() for line in workers)
 
 
 def test_an_id_that_is_none_is_refused(up: Up, client: httpx.Client, wordy: str) -> None:

@@ -173,7 +173,9 @@ def test_a_model_that_cannot_be_loaded_says_why(up: Up, client: httpx.Client) ->
     answer = client.post("/predict/broken", content=b"x")
     assert (answer.status_code, answer.json()["code"]) == (500, "load_failed")
     assert "FileNotFoundError: weights that nobody packed" in answer.json()["detail"]
-    assert "weights that nobody packed" in marway("logs", "broken", "--home", str(up.home)).stdout
+    shown = marway("logs", "--request", answer.headers["x-request-id"], "--home", str(up.home)).stdout.splitlines()
+    assert shown[0] == "why broken 1.0 could not be loaded:"
+    assert "weights that nobody packed" in shown[1] + shown[2]
     assert client.post("/predict/intent", content=b"still here").status_code == 200
 
 

@@ -148,17 +148,25 @@ def test_paths(tmp_path: Path) -> None:
     public |= {f"/openai/v1/{path}" for path in ("chat/completions", "completions")}
     for verb in ("predictions", "explanations", "wfpredict"):
         public |= {f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{selector}}"}
-    admin = {"/pods", "/pods/{pod}", "/pods/{pod}/drain", "/models/{model}/serving"}
+    admin = {
+        "/access",
+        "/events",
+        "/rollouts",
+        "/settings",
+        "/pods",
+        "/pods/{pod}",
+        "/pods/{pod}/drain",
+        "/models/{model}/serving",
+    }
     admin |= {f"/models/{{model}}/labels/{{label}}{after}" for after in ("", "/rollback")}
     rollout = "/models/{model}/labels/{label}/rollout"
     admin |= {"/models/{model}/labels/{label}/shadow"}
-    admin |= {rollout, *(f"{rollout}/{verb}" for verb in ("promote", "abort", "pause", "resume"))}
+    admin |= {rollout, *(f"{rollout}/{verb}" for verb in ("abort", "course", "pause", "promote", "resume"))}
     admin |= {"/models/{model}/labels/{label}/protection", "/models/{model}/labels/{label}/approvals"}
     admin |= {"/models/{model}/contracts", "/models/{model}/contracts/{consumer}/{name}"}
-    admin |= {"/models/{model}/figures", "/models/{model}/versions/{version}/log"}
-    admin |= {"/observations", "/observations/{id}", "/console/try/{model}/{selector}"}
+    admin |= {"/models/{model}/figures", "/observations", "/observations/{id}", "/console/try/{model}/{selector}"}
     inside = ("differences", "examples", "examples/{number}", "files", "proofs")
-    verbs = ("compare", "contracts", "load", "pods", "unload", *inside)
+    verbs = ("compare", "contracts", "load", "log", "pods", "unload", *inside)
     admin |= {f"/models/{{model}}/versions/{{version}}/{after}" for after in verbs}
     admin |= {f"/v2/repository/{path}" for path in ("index", "models/{model}/load", "models/{model}/unload")}
     assert set(create_app(settings).openapi()["paths"]) == shared | public | {"/ping"}

@@ -12,6 +12,7 @@ from marway.bundles import BUNDLE_SUFFIX, check_backend_of_bundle
 from marway.errors import InvalidInput
 from marway_archiver.bundles.packing import PackedBundle, pack_bundle
 from marway_archiver.cli.output import human_bytes, progress_bar
+from marway_archiver.importers.importing import ImportKind, pack_imported
 from marway_archiver.packing import PackedArchive, pack
 from marway_archiver.proving.examples import Example, example_of_flag, read_jsonl
 from marway_archiver.proving.runs import ProofPlan
@@ -27,10 +28,13 @@ _OF_MAR: Final = (
     "handler", "serialized_file", "model_file", "extra_files", "runtime", "archive_format", "requirements_file",
     "config_file", "example", "max_batch", "timeout",
 )  # fmt: skip
+_SAID_BY_IMPORTERS: Final = ("handler", "serialized_file", "model_file", "extra_files", "runtime", "archive_format")
 
 
 def pack_model(
     context: typer.Context,
+    source: Annotated[Path | None, typer.Argument(help="With --from: the model's directory or file.")] = None,
+    *,
     model_name: Annotated[str, typer.Option(help="Model name; the output is MODEL_NAME.mar, or .bundle.")],
     version: Annotated[str, typer.Option("--version", "-v", help="Version of the model, such as 1.0.")],
     handler: Annotated[
@@ -62,6 +66,10 @@ def pack_model(
     tolerance: Annotated[float, typer.Option(help="How far numbers of equal answers may lie apart.")] = 1e-4,
     max_batch: Annotated[int, typer.Option(min=1, help="Rows of the largest batch to prove.")] = 32,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that loading, and each call, may take.")] = 120.0,
+    from_library: Annotated[
+        ImportKind | None,
+        typer.Option("--from", help="Pack a model that this library wrote, at SOURCE, with a ready handler."),
+    ] = None,
     backend: Annotated[
         str | None,
         typer.Option(help="Make a bundle for this kind of model server, such as open-inference, out of --directory."),
@@ -77,7 +85,7 @@ def pack_model(
     as_json: JsonOption = False,
 ) -> None:
     """Pack a model as an archive: the same inputs give the same bytes on any machine and day."""
-    _check_flags(context, backend)
+    _check_flags(context, backend, source=source, from_library=from_library)
     listed = [] if examples is None else read_jsonl(examples)
     if backend is not None:
         with progress_bar("packing") as progress:
@@ -96,10 +104,29 @@ def pack_model(
             )
         _print(bundle, as_json=as_json)
         return
-    if handler is None:
-        raise InvalidInput("give --handler to pack a .mar, or --backend and --directory to pack a bundle")
     golden: Sequence[Example] = [*map(example_of_flag, example or ()), *listed]
     plan = ProofPlan(tolerance_of(tolerance), max_batch, load_timeout_s=timeout, call_timeout_s=timeout)
+    golden_file = golden_beside(export_path / f"{model_name}.mar")
+    if from_library is not None and source is not None:
+        with progress_bar("packing") as progress:
+            packed = pack_imported(
+                from_library,
+                source,
+                model_name=model_name,
+                version=version,
+                requirements_file=requirements_file,
+                config_file=config_file,
+                export_path=export_path,
+                force=force,
+                examples=golden,
+                plan=plan,
+                golden_file=golden_file,
+                progress=progress,
+            )
+        _print(packed, as_json=as_json)
+        return
+    if handler is None:
+        raise InvalidInput("give --handler to pack a .mar, or --backend and --directory to pack a bundle")
     with progress_bar("packing") as progress:
         packed = pack(
             model_name=model_name,
@@ -116,24 +143,34 @@ def pack_model(
             force=force,
             examples=golden,
             plan=plan,
-            golden_file=golden_beside(export_path / f"{model_name}.mar"),
+            golden_file=golden_file,
             progress=progress,
         )
     _print(packed, as_json=as_json)
 
 
-def _check_flags(context: typer.Context, backend: str | None) -> None:
+def _check_flags(
+    context: typer.Context, backend: str | None, *, source: Path | None, from_library: ImportKind | None
+) -> None:
     """Refuse flags that mean nothing for what is packed.
 
     Raises:
         InvalidArchive, InvalidReference: No bundle is for that backend.
         InvalidInput: A flag is of the other kind of archive.
     """
+    if from_library is not None and source is None:
+        raise InvalidInput(f"--from {from_library.value}: say where the model is: marway pack --from … DIR")
+    if from_library is None and source is not None:
+        raise InvalidInput(f"{source}: what wrote this model? say it with --from, or give --handler FILE for your own")
+    if from_library is not None:
+        for name in (*_SAID_BY_IMPORTERS, "backend", *_OF_BUNDLES):
+            if _given(context, name):
+                raise InvalidInput(f"--{name.replace('_', '-')} goes not with --from, whose importer says that itself")
+        return
     if backend is not None:
         check_backend_of_bundle(backend)
     for name in _OF_MAR if backend is not None else _OF_BUNDLES:
-        source = context.get_parameter_source(name)
-        if source is None or source.name == "DEFAULT":
+        if not _given(context, name):
             continue
         flag = f"--{name.replace('_', '-')}"
         if backend is None:
@@ -142,6 +179,11 @@ def _check_flags(context: typer.Context, backend: str | None) -> None:
         if name == "example":
             why = "its golden examples are given with their outputs, by --examples"
         raise InvalidInput(f"{flag} means nothing for a bundle: {why}")
+
+
+def _given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _print(packed: PackedArchive | PackedBundle, *, as_json: bool) -> None:

@@ -10,14 +10,25 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from marway.answers.golden import Tolerance
+from marway.archives.entries import Entry, read_all
 from marway.bundles import BUNDLE_BACKENDS, MAR_BACKENDS, BundleManifest, check_backend_of_mar
-from marway.errors import InvalidInput, InvalidRecord, clip
+from marway.errors import InvalidArchive, InvalidInput, InvalidRecord, clip
 from marway.records import MAX_RECORD_BYTES, BackendName, Signature, TrainingFacts
 from marway.refs import check_backend, check_engine, check_model_id
 from marway.serving import ServingSettings
 from marway_archiver.bundles.layout import Layout
 
-__all__ = ["TAKEN_OVER", "RecordFacts", "facts_of_bundle", "facts_of_mar", "read_facts", "tolerance_of"]
+__all__ = [
+    "ARCHIVE_FACTS",
+    "TAKEN_OVER",
+    "RecordFacts",
+    "encode_archive_facts",
+    "facts_of_bundle",
+    "facts_of_mar",
+    "read_facts",
+    "tolerance_of",
+    "with_archive_facts",
+]
 
 
 class RecordFacts(BaseModel):
@@ -40,6 +51,9 @@ class RecordFacts(BaseModel):
     publisher: str | None = None
 
 
+ARCHIVE_FACTS = "MAR-INF/facts.json"
+"""What an imported model says of itself, for the record of its version; TorchServe does not look at it."""
+_OF_ARCHIVES = ("algorithm", "framework", "framework_version", "signature")
 TAKEN_OVER = RecordFacts.model_fields.keys() - {"id", "serving", "publisher"}
 """Fields that a record has as they are said."""
 
@@ -102,6 +116,34 @@ def facts_of_mar(facts: RecordFacts) -> RecordFacts:
     if facts.serving.engine in BUNDLE_BACKENDS:
         raise InvalidInput(f"engine {facts.serving.engine}: its pods serve bundles, and this is a .mar")
     return facts
+
+
+def encode_archive_facts(
+    *, framework: str, framework_version: str | None, algorithm: str, signature: Signature
+) -> bytes:
+    """Return the `ARCHIVE_FACTS` of an archive that was made from a model which says this of itself."""
+    facts = RecordFacts(
+        framework=framework, framework_version=framework_version, algorithm=algorithm, signature=signature
+    )
+    document = facts.model_dump(mode="json", include=set(_OF_ARCHIVES), exclude_none=True)
+    return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def with_archive_facts(facts: RecordFacts, entries: Mapping[str, Entry]) -> RecordFacts:
+    """Return the facts of a version with what its archive says where its publisher said nothing.
+
+    Raises:
+        InvalidArchive: What it says is damaged.
+    """
+    entry = entries.get(ARCHIVE_FACTS)
+    if entry is None:
+        return facts
+    try:
+        said = RecordFacts.model_validate_json(read_all(entry, MAX_RECORD_BYTES))
+    except ValidationError as exc:
+        raise InvalidArchive(f"{ARCHIVE_FACTS} is damaged: pack the model again") from exc
+    unsaid = [name for name in _OF_ARCHIVES if name not in facts.model_fields_set]
+    return facts.model_copy(update={name: getattr(said, name) for name in unsaid})
 
 
 def facts_of_bundle(facts: RecordFacts, manifest: BundleManifest, layout: Layout) -> RecordFacts:

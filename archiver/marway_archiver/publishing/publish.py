@@ -19,7 +19,7 @@ from marway_archiver.progress import Phases, Progress
 from marway_archiver.proving.examples import check_examples_type
 from marway_archiver.proving.runs import Predict, ProofPlan
 from marway_archiver.publishing.bundles import store_bundle
-from marway_archiver.publishing.facts import RecordFacts, facts_of_mar, read_facts, tolerance_of
+from marway_archiver.publishing.facts import RecordFacts, facts_of_mar, read_facts, tolerance_of, with_archive_facts
 from marway_archiver.publishing.locking import LockOptions
 from marway_archiver.publishing.register import UNPROVED, label_move, opened_registry, store, warn
 from marway_archiver.publishing.training_data import TrainingData, with_training_data
@@ -202,6 +202,7 @@ def publish_archive(
     with signals_raise(), tempfile.TemporaryDirectory(prefix="marway-publish-") as directory:
         with opened_archive(path, progress=phases.next()) as (info, entries):
             assert info.manifest is not None
+            facts = with_archive_facts(facts, entries)
             opened = opened_registry(registry, create_registry=create_registry)
             if not info.examples:
                 warn([UNPROVED])

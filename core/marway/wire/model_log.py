@@ -17,10 +17,12 @@ from typing import Any
 
 from marway.telemetry import about_requests, record_in
 
-__all__ = ["FILE", "LEVELS", "LogLine", "last_error", "parse", "parse_line", "read"]
+__all__ = ["BEFORE", "FILE", "LEVELS", "LogLine", "last_error", "parse", "parse_line", "read"]
 
 FILE = "models.log"
-"""Below the runtime's directory of logs; the file before it is `models.1.log`."""
+"""Below the runtime's directory of logs."""
+BEFORE = "models.1.log"
+"""The file before it."""
 LEVELS = {"WARN": "warning", "FATAL": "critical", "TRACE": "debug"}
 """Java's levels where Python has another word for them."""
 
@@ -28,7 +30,6 @@ _LINE = re.compile(
     r"(?P<at>\d{4}-\d\d-\d\dT[\d:.]+(?:Z|[+-]\d\d:?\d\d)) (?P<level>[A-Z]+) "
     r"W-(?P<port>\d+)-(?P<worker>.+)-std(?:out|err) \| "
 )
-_FILES = ("models.1.log", FILE)
 # What TorchServe's worker says about itself at every start: no handler wrote it, and nobody misses it.
 _NOISE = re.compile(
     r"s_name_part0=|Listening on port: |Successfully loaded .*metrics\.yaml|\[PID\]|Torch worker started\."
@@ -139,7 +140,7 @@ def read(logs: Path, workers: Iterable[str] | None = None, *, last_bytes: int | 
     """
     wanted = None if workers is None else frozenset(workers)
     found: list[LogLine] = []
-    for name in _FILES:
+    for name in (BEFORE, FILE):
         path = logs / name
         if path.exists():
             with path.open("rb") as file, TextIOWrapper(file, "utf-8", "replace", newline="\n") as handle:

@@ -8,10 +8,12 @@ handler, and one that is `async def`, have no steps that could be told from outs
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
+from marway.wire.envelope import Row
+from marway.wire.headers import TIMED
 from marway.wire.measurements import SPAN, Measurement
 
 __all__ = ["timed_steps"]
@@ -20,10 +22,10 @@ _STEPS: Final = ("preprocess", "inference", "postprocess")
 
 
 @contextmanager
-def timed_steps(entry_point: Callable[..., Any], *, wanted: bool) -> Iterator[list[Measurement]]:
-    """Time the steps of the handler whose method ``entry_point`` is, if ``wanted``, and yield them, when it ends."""
+def timed_steps(entry_point: Callable[..., Any], rows: Sequence[Row]) -> Iterator[list[Measurement]]:
+    """Time the steps of the handler whose method ``entry_point`` is, where one of its rows is traced; yield them."""
     took: list[Measurement] = []
-    if not wanted:
+    if not any(TIMED in row.headers for row in rows):
         yield took
         return
     handler = getattr(entry_point, "__self__", None)

@@ -14,11 +14,11 @@ import typer
 from marway.errors import InvalidInput, ModelNotFound, NotFound, clip
 from marway.records import utc_now
 from marway.registry import Registry
+from marway.serving import moment
 from marway.text import did_you_mean, printable, printable_json
 from marway_observations.events import Event, EventLog
 from marway_observations.events.event import TYPES, is_type
 from marway_observations.events.outbox import Dead, Outbox, Pending
-from marway_observations.moments import moment
 from marway_ops.shell.options import JsonOption, LimitOption, RegistryOption, opened_registry
 from marway_ops.shell.output import print_found, print_result, when
 

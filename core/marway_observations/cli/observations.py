@@ -11,8 +11,9 @@ import typer
 from marway.errors import InvalidInput, clip
 from marway.records import utc_now
 from marway.registry import open_registry
+from marway.serving import moment
 from marway_observations.cli.options import ObservationsOption
-from marway_observations.moments import CLOCKS, SINCE_OF_ID, moment, since_of_id
+from marway_observations.moments import CLOCKS, SINCE_OF_ID, since_of_id
 from marway_ops.shell.options import JsonOption, RegistryOption, registry_url
 from marway_ops.shell.output import print_found, print_result, warn, when
 

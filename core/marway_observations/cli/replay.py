@@ -19,8 +19,8 @@ from marway.proofs.replays import REPLAY_LIMITS, Replay, ReplayCounts
 from marway.records import Proof, VersionRecord, utc_now
 from marway.refs import DEFAULT_LABEL, Reference, check_label
 from marway.registry import Registry, open_registry
+from marway.serving import moment
 from marway_observations.cli.options import ObservationsOption
-from marway_observations.moments import moment
 from marway_ops.shell.options import (
     GatewayOption,
     JsonOption,

@@ -12,8 +12,8 @@ from marway.admin_client import token_of
 from marway.errors import InvalidInput, MarwayError, clip
 from marway.records import Proof, utc_now
 from marway.registry import open_registry
+from marway.serving import moment
 from marway_observations.cli.options import ObservationsOption
-from marway_observations.moments import moment
 from marway_ops.shell.options import (
     GatewayOption,
     JsonOption,

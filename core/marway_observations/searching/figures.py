@@ -8,8 +8,8 @@ from typing import Any, Final
 from marway.objects import ObjectStore
 from marway.records import utc_now
 from marway.registry import Registry
-from marway.serving import QualityRule
-from marway_observations.moments import CLOCKS, moment
+from marway.serving import QualityRule, moment
+from marway_observations.moments import CLOCKS
 from marway_observations.quality.model_quality import Rules, quality_of
 from marway_observations.reading import Observed
 from marway_observations.schema import CALLERS

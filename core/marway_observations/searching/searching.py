@@ -11,9 +11,10 @@ from marway.errors import ModelNotFound
 from marway.objects import ObjectStore
 from marway.records import utc_now
 from marway.registry import Registry
+from marway.serving import moment
 from marway_observations.layout import observations_prefix
 from marway_observations.listing import Wanted, newest
-from marway_observations.moments import CLOCKS, moment, since_of_id
+from marway_observations.moments import CLOCKS, since_of_id
 from marway_observations.reading import Observed
 from marway_observations.searching.questions import (
     Body,

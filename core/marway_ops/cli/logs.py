@@ -1,10 +1,12 @@
-"""`marway logs MODEL`: what a model's handler printed and raised."""
+"""`marway logs`: what gateway, sidecars, runtimes and workers wrote, merged in the order of time."""
 
 from __future__ import annotations
 
-import json
 import time
+from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +16,13 @@ from marway.errors import InvalidInput
 from marway.records import VersionRecord
 from marway.refs import is_label, parse_reference, server_name
 from marway.registry import Registry, open_registry
-from marway.text import printable, printable_json
-from marway.wire import model_log
+from marway.serving import moment
 from marway.wire.request import correlation_id
-from marway.wire.runtime import LOGS
+from marway_ops.cluster import NAMESPACE, Kubectl
+from marway_ops.logs.causes import Causes
+from marway_ops.logs.lines import COMPONENTS, LEVELS, Component, Line, Wanted
+from marway_ops.logs.showing import show
+from marway_ops.logs.sources import ClusterLogs, HomeLogs
 from marway_ops.shell.options import DEFAULT_HOME, RegistryOption, registry_url
 
 __all__ = ["logs"]
@@ -26,38 +31,119 @@ _FOLLOW_INTERVAL_S = 0.25
 
 
 def logs(
-    model: Annotated[str, typer.Argument(help="MODEL (all its versions), MODEL/VERSION, MODEL/LABEL or an id.")],
-    home: Annotated[Path, typer.Option(help="Home of the `marway up` that serves it.")] = DEFAULT_HOME,
+    model: Annotated[
+        str | None, typer.Argument(help="MODEL (all its versions), MODEL/VERSION, MODEL/LABEL or an id; else all.")
+    ] = None,
+    home: Annotated[Path, typer.Option(help="Home of the `marway up` whose logs they are.")] = DEFAULT_HOME,
     request: Annotated[
-        str | None, typer.Option(metavar="ID", help="Show only what was written while this request was answered.")
+        str | None, typer.Option(metavar="ID", help="Show only what was written about this request.")
+    ] = None,
+    level: Annotated[str, typer.Option(help=f"Show lines of this level and above: {', '.join(LEVELS)}.")] = "debug",
+    since: Annotated[str | None, typer.Option(help="From when on: 10m, 24h, or a time in ISO 8601.")] = None,
+    until: Annotated[str | None, typer.Option(help="Up to when, as --since.")] = None,
+    component: Annotated[
+        list[str] | None, typer.Option(help=f"Show lines of this one: {', '.join(COMPONENTS)}. May be repeated.")
     ] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="Show at most this many, the newest.")] = 200,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as new lines come, until Ctrl-C.")] = False,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Read a Kubernetes cluster, through kubectl.")] = False,
+    namespace: Annotated[str | None, typer.Option(help=f"Namespace to look in; {NAMESPACE} by default.")] = None,
+    context: Annotated[str | None, typer.Option(help="kubectl's context; its current one by default.")] = None,
     registry: RegistryOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
-    """Show what a model's handler printed, logged and raised, tracebacks too."""
+    """Show what gateway, sidecars, runtimes and handlers wrote, in the order of time; why a load failed comes first."""
+    for flag, value in (("--namespace", namespace), ("--context", context)):
+        if value is not None and not cluster:
+            raise typer.BadParameter("it goes with --cluster", param_hint=flag)
+    names: dict[str, tuple[str, str]] = {}
+    if model is not None:
+        local = home / "registry"
+        beside = not cluster and local.is_dir()
+        url = registry or (local.absolute().as_uri() if beside else registry_url(None))
+        if not cluster:
+            HomeLogs(home, {})  # says that nothing ran there before it asks which models there are
+        names = _names(open_registry(url), model)
+    wanted = _wanted(request, level, since, until, component or [], frozenset(names.values()) if model else None)
+    source = (
+        ClusterLogs(Kubectl(namespace=namespace or NAMESPACE, context=context), wanted.since if since else None)
+        if cluster
+        else HomeLogs(home, names)
+    )
+    with closing(source):
+        shown = _show_past(source.new(), wanted, lines, as_json=as_json)
+        if not shown and not follow:
+            about = "" if request is None else f" for request {request}"
+            typer.echo(f"nothing was printed{about or ' yet'}", err=True)
+        for line in _coming(source) if follow else ():
+            if wanted.has(line):
+                show(line, as_json=as_json)
+
+
+def _coming(source: HomeLogs | ClusterLogs) -> Iterator[Line]:
+    """Yield lines as they come, for ever."""
+    if isinstance(source, ClusterLogs):
+        yield from source.follow()
+    while isinstance(source, HomeLogs):
+        time.sleep(_FOLLOW_INTERVAL_S)  # logs are files: there is nothing to wait on but their growth
+        yield from sorted(source.new(), key=lambda line: line.at)
+
+
+def _show_past(found: Iterator[Line], wanted: Wanted, most: int, *, as_json: bool) -> bool:
+    """Show the newest of the lines that there are, as far as they are wanted; return whether there were any."""
+    causes = Causes()
+    newest: deque[Line] = deque()
+    for line in found:
+        causes.see(line)
+        if wanted.has(line):
+            newest.append(line)
+            if len(newest) >= 2 * most + 1000:  # what is read file by file is sorted now and then, to hold few
+                newest = deque(sorted(newest, key=lambda line: line.at)[-most:])
+    chosen = sorted(newest, key=lambda line: line.at)[-most:]
+    first = [each for each in causes.of(chosen) if wanted.may_explain(each)]
+    for cause in first:
+        if not as_json:
+            typer.echo(f"why {cause.record.get('model')} {cause.record.get('version')} could not be loaded:")
+        show(cause, as_json=as_json)
+    if first and not as_json:
+        typer.echo("")
+    for line in chosen:
+        if not any(line is cause for cause in first):
+            show(line, as_json=as_json)
+    return bool(chosen)
+
+
+def _wanted(
+    request: str | None,
+    level: str,
+    since: str | None,
+    until: str | None,
+    components: list[str],
+    versions: frozenset[tuple[str, str]] | None,
+) -> Wanted:
     if request is not None and correlation_id(request) is None:
         raise InvalidInput(f"{request!r} cannot be a request's id: a problem document has it as `request_id`")
-    pods = sorted((home / "pods").glob("*"))
-    if not pods:
-        raise InvalidInput(f"{home} has no pods: give the --home of a `marway up`")
-    local = home / "registry"
-    url = registry or (local.absolute().as_uri() if local.is_dir() else registry_url(None))
-    records = _records(open_registry(url), model)
-    versions = {f"{server_name(record.id)}_{record.version}": record for record in records}
-    counts: dict[Path, int] = {}
-    found = _new_lines(pods, versions, request, counts)
-    for line, pod in found[-lines:]:
-        _show(line, pod, versions[line.worker], as_json=as_json)
-    if not found:
-        typer.echo(
-            "nothing was printed yet" if request is None else f"nothing was printed for request {request}", err=True
-        )
-    while follow:
-        time.sleep(_FOLLOW_INTERVAL_S)  # the log is a file: there is nothing to wait on but its growth
-        for line, pod in _new_lines(pods, versions, request, counts):
-            _show(line, pod, versions[line.worker], as_json=as_json)
+    if level not in LEVELS:
+        raise InvalidInput(f"{level!r} is no level: give one of {', '.join(LEVELS)}")
+    known: dict[str, Component] = {each: each for each in COMPONENTS}
+    for each in components:
+        if each not in known:
+            raise InvalidInput(f"{each!r} is no component: give one of {', '.join(COMPONENTS)}")
+    now = datetime.now(timezone.utc)
+    plain = Wanted(request, versions, frozenset(known[each] for each in components) or frozenset(COMPONENTS), level)
+    return Wanted(
+        request,
+        versions,
+        plain.components,
+        level,
+        plain.since if since is None else moment(since, now),
+        None if until is None else moment(until, now),
+    )
+
+
+def _names(registry: Registry, model: str) -> dict[str, tuple[str, str]]:
+    """Return the versions that a reference stands for, by the names that model servers know them by."""
+    return {f"{server_name(each.id)}_{each.version}": (each.name, each.version) for each in _records(registry, model)}
 
 
 def _records(registry: Registry, model: str) -> list[VersionRecord]:
@@ -68,36 +154,3 @@ def _records(registry: Registry, model: str) -> list[VersionRecord]:
     if reference.selector is not None:
         return [registry.record(pointer.model, reference.selector)]
     return [registry.record(pointer.model, version) for version in registry.versions(pointer.model)]
-
-
-def _new_lines(
-    pods: list[Path], versions: dict[str, VersionRecord], request: str | None, counts: dict[Path, int]
-) -> list[tuple[model_log.LogLine, str]]:
-    """Return lines beyond those counted in ``counts``, which are then, with their pods' names, oldest first."""
-    found: list[tuple[model_log.LogLine, str]] = []
-    for pod in pods:
-        read = model_log.read(pod / LOGS, versions)
-        new, counts[pod] = read[counts.get(pod, 0) :], len(read)
-        found.extend((line, pod.name) for line in new if request is None or line.is_about(request))
-    found.sort(key=lambda pair: pair[0].at)
-    return found
-
-
-def _show(line: model_log.LogLine, pod: str, record: VersionRecord, *, as_json: bool) -> None:
-    if as_json:
-        document = {**line.record(), "model": record.name, "version": record.version, "pod": pod}
-        typer.echo(printable_json(json.dumps(document, ensure_ascii=False)))
-        return
-    ids = f" {','.join(line.request_ids)}" if line.request_ids else ""
-    at = f"{line.at:%H:%M:%S}.{line.at.microsecond // 1000:03d}"
-    head = f"{at} {line.level:7} {pod} {record.name} {record.version}{ids}"
-    for text in _texts(line):
-        typer.echo(f"{head} | {printable(text)}")
-
-
-def _texts(line: model_log.LogLine) -> Iterator[str]:
-    yield line.text
-    if line.reason is not None:
-        yield line.reason
-    if line.traceback is not None:
-        yield from line.traceback.splitlines()

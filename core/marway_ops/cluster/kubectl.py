@@ -22,6 +22,10 @@ _CALL_S: Final = 60.0
 _FORBIDDEN: Final = "(Forbidden)"
 _UNKNOWN_KIND: Final = "the server doesn't have a resource type"
 _NONE: Final = '{"items": []}'
+_NO_KUBECTL: Final = (
+    "there is no kubectl on PATH, through which clusters are looked at: install it "
+    "(https://kubernetes.io/docs/tasks/tools/) and point it at the cluster"
+)
 
 
 class Kind(Enum):
@@ -89,15 +93,24 @@ class Kubectl:
         """
         program = shutil.which("kubectl")
         if program is None:
-            raise InvalidSettings(
-                "there is no kubectl on PATH, through which `marway doctor --cluster` looks: install it "
-                "(https://kubernetes.io/docs/tasks/tools/) and point it at the cluster"
-            )
+            raise InvalidSettings(_NO_KUBECTL)
         # Called at the same time: each takes a round trip or several.
         with ThreadPoolExecutor(max_workers=5, thread_name_prefix="kubectl") as threads:
             secrets = threads.submit(self._secrets, program)
             found = dict(zip(Kind, threads.map(lambda kind: self._get(program, kind), Kind), strict=True))
         return Cluster(self.namespace, found, secrets.result())
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return a command of kubectl for this namespace.
+
+        Raises:
+            InvalidSettings: There is no kubectl.
+        """
+        program = shutil.which("kubectl")
+        if program is None:
+            raise InvalidSettings(_NO_KUBECTL)
+        where = ["--namespace", self.namespace]
+        return [program, *arguments, *where, *(["--context", self._context] if self._context is not None else [])]
 
     def _get(self, program: str, kind: Kind) -> tuple[Object, ...] | None:
         """Return all objects of a kind; None if they may not be listed."""

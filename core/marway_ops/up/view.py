@@ -52,7 +52,7 @@ class TerminalView:
         pods = "  ".join(f"{pod['name']} {pod['url']} ({pod['engine']})" for pod in document["pods"])
         self._console.print()
         self._console.print(Text.assemble(("  ready", "bold green"), f"    {document['gateway']}  (API: /docs)"))
-        self._console.print(Text(f"  admin    {document['admin']}"))
+        self._console.print(Text(f"  console  {document['admin']}/  (in a browser; the admin port)"))
         self._console.print(Text(f"  gRPC     {document['grpc']}"))
         self._console.print(Text(f"  pods     {pods}"))
         self._console.print(Text(f"  registry {document['registry']}"))

@@ -64,8 +64,8 @@ def create_admin_app(settings: GatewaySettings, *, gateway: Gateway | None = Non
     app.include_router(catalogue_router(current, versions_only=settings.torchserve_management))
     routers = (
         *(labels_router, protection_router, contracts_router, rollouts_router, shadow_router),
-        *(pods_router, versions_router, handler_lines_router, kept_router),
-        *(divided_router, pods_router, events_router, settings_router),
+        *(divided_router, pods_router, versions_router, handler_lines_router, kept_router),
+        *(events_router, settings_router),
     )
     for router in routers:
         app.include_router(router(current))

@@ -10,14 +10,14 @@ from typing import Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from marway_gateway.console.frame import NavLink
 from marway_gateway.console.live import live_router
 from marway_gateway.console.login import add_login
 from marway_gateway.console.models.figures import figures_router
-from marway_gateway.console.models.pages import models_page, models_router
+from marway_gateway.console.models.pages import models_router
 from marway_gateway.console.operations.events import events_page
 from marway_gateway.console.operations.pods import pods_page
 from marway_gateway.console.operations.rollouts import rollouts_page
@@ -31,7 +31,6 @@ from marway_gateway.console.versions.pages import version_router
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.requests import FastPathApp
 from marway_http.pages.about import Link
-from marway_http.pages.routes import HomePage
 
 __all__ = ["CONSOLE_LINK", "add_console", "console_home"]
 
@@ -72,10 +71,6 @@ def add_console(app: FastPathApp, current: CurrentGateway) -> None:
         app.include_router(router(current))
 
 
-def console_home(current: CurrentGateway) -> HomePage:
-    """Return what answers `/` where a page is preferred: the models."""
-
-    async def home(request: Request) -> Response:
-        return await models_page(request, current())
-
-    return home
+async def console_home(_: Request) -> Response:
+    """Answer `/` where a page is preferred: lead to the models, so that each page has one address."""
+    return RedirectResponse("console/models", 303, headers={"Cache-Control": "no-store", "Vary": "Accept"})

@@ -20,8 +20,10 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from marway.telemetry import about_requests, log_time
+from marway.wire.headers import REQUEST_ID
+from marway.wire.request import correlation_id
 
-__all__ = ["LOGGED", "REASON", "about", "answering", "answering_here", "install"]
+__all__ = ["LOGGED", "REASON", "about", "answering", "answering_here", "ids_of", "install"]
 
 LOGGED: Final = "marway_logged"
 """Attribute of an exception whose traceback was written: whoever logs it again says only that."""
@@ -61,6 +63,17 @@ def answering(requests: Requests) -> None:
 def answering_here(requests: Requests) -> None:
     """Say which requests this task is answering, of many that run at once."""
     _requests_here.set(requests)
+
+
+def ids_of(batch: list[dict[str, Any]]) -> dict[int, str]:
+    """Return the callers' ids of TorchServe's own rows: their header, where they came over REST with one."""
+    found = {}
+    for index, row in enumerate(batch):
+        for header in row.get("headers") or ():
+            if header["name"].decode(errors="replace").lower() == REQUEST_ID:
+                given = correlation_id(header["value"].decode(errors="replace"))
+                found[index] = given or row["requestId"].decode()
+    return found
 
 
 def _forget_writers() -> None:

@@ -27,9 +27,7 @@ from marway.answers.encoding import Nonfinite
 from marway.archives.rules import calling_of
 from marway.wire.answer_pieces import piece_of
 from marway.wire.envelope import Answer, Row, answer_size
-from marway.wire.headers import REQUEST_ID, TIMED
 from marway.wire.measurements import Measurement
-from marway.wire.request import correlation_id
 from marway.worker.calls import OUT_OF_RESOURCES, Outcome, answer_of, call_async_handler, call_handler, declare_metrics
 from marway.worker.continuous import ContinuousBatch, Step
 from marway.worker.requests import request_of
@@ -120,7 +118,7 @@ class MarwayService(Service):
         log_records.answering({index: row.request_id for index, row in enumerate(rows)})
         self._prepare(context, send if rows[0].stream else _not_streaming, requests[0].nonfinite)
         try:
-            with timed_steps(self._entry_point, wanted=any(TIMED in row.headers for row in rows)) as steps:
+            with timed_steps(self._entry_point, rows) as steps:
                 outcome = call_handler(self._entry_point, context, requests, RequestProcessor)
         finally:
             context.marway_send = None
@@ -191,7 +189,7 @@ class MarwayService(Service):
         return pieces_message([*pieces, *((call, b"", True) for call in by_id.values())])
 
     def _plain(self, batch: list[dict[str, Any]]) -> bytearray:
-        log_records.answering(lambda: _ids_of(batch))
+        log_records.answering(lambda: log_records.ids_of(batch))
         message = bytearray(super().predict(batch))
         log_records.answering(None)
         if self.max_response_bytes is not None and len(message) > self.max_response_bytes:
@@ -290,14 +288,3 @@ def _not_streaming(_: Answer) -> None:
         "the handler sends its answer in pieces, but the version is not declared streaming: publish it with "
         '{"serving": {"streaming": true}} in its record'
     )
-
-
-def _ids_of(batch: list[dict[str, Any]]) -> dict[int, str]:
-    """Return the callers' ids of TorchServe's own rows: their header, where they came over REST with one."""
-    found = {}
-    for index, row in enumerate(batch):
-        for header in row.get("headers") or ():
-            if header["name"].decode(errors="replace").lower() == REQUEST_ID:
-                given = correlation_id(header["value"].decode(errors="replace"))
-                found[index] = given or row["requestId"].decode()
-    return found

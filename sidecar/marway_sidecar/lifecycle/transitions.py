@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Final, Literal, TypeVar
 
@@ -17,6 +18,7 @@ from marway.environments.lock import EnvironmentLock
 from marway.errors import LoadFailed, MarwayError, RuntimeDown, Unavailable
 from marway.records import VersionRecord
 from marway.refs import server_name
+from marway.telemetry import about_requests
 from marway.wire.pods import State, UnloadReason
 from marway_sidecar.archives import Fetches
 from marway_sidecar.backends.base import ModelServer, ServedModel
@@ -43,6 +45,7 @@ LoadTold = Callable[[Entry, Mapping[str, float], str, BaseException | None], Non
 """Called when a load is over, as `LoadTraces.ended`."""
 
 T = TypeVar("T")
+_NAMED_MAX: Final = 100  # requests in a line about a version
 
 Outcome = Literal["ok", "failed", "refused", "timeout", "cut off"]
 
@@ -99,7 +102,7 @@ class Transitions:
             took = {phase: end - began for (phase, end), began in zip([*ends.items()][1:], ends.values(), strict=False)}
             for phase, seconds in took.items():
                 self.context.metrics.load_phase_duration.labels(phase).observe(seconds)
-            fields = {"phases_ms": {phase: round(seconds * 1000, 1) for phase, seconds in took.items()}}
+            fields = {**_about(entry), "phases_ms": {phase: round(end * 1000, 1) for phase, end in took.items()}}
             logger.info("%s is ready after %.2f s", entry.title, entry.load_duration_s, extra={"fields": fields})
         except TimeoutError as exc:
             outcome = "timeout"
@@ -160,7 +163,7 @@ class Transitions:
                 self.context.memory.settle(entry.key)
             entry.served = replace(entry.served, workers=max(1, workers))
             entry.usage.restart()
-            logger.info("%s has %d workers, had %d", entry.title, workers, before)
+            logger.info("%s has %d workers, had %d", entry.title, workers, before, extra={"fields": _about(entry)})
             self._show(entry, entry.state, workers=workers)
         finally:
             entry.load_began = None
@@ -190,7 +193,7 @@ class Transitions:
         self.forget(entry)
         if reason != "asked":
             self.context.metrics.evictions.labels(reason).inc()
-        logger.info("%s is unloaded (%s)", entry.title, reason)
+        logger.info("%s is unloaded (%s)", entry.title, reason, extra={"fields": _about(entry)})
 
     def forget(self, entry: Entry) -> None:
         """Count a version as absent: it was unloaded, or the server lost it."""
@@ -260,7 +263,7 @@ class Transitions:
         if not isinstance(error, Unavailable):  # a store that is away or a full pod says nothing about the version
             entry.failure = Failure.after(entry.failure, error, backoff_s=self.context.settings.load_failure_backoff_s)
             self._show(entry, "failed", workers=0)
-            logger.error("%s", error.message, extra={"fields": {"model": error.model, "version": error.version}})
+            logger.error("%s", error.message, extra={"fields": {**_about(entry), "error": error.code}})
         else:
             self._show(entry, "absent", workers=0)
 
@@ -269,6 +272,12 @@ class Transitions:
         if workers is not None:
             entry.workers = workers
         self.context.changes.bump()
+
+
+def _about(entry: Entry) -> dict[str, object]:
+    """Return what a line about a version names: it, and the requests that wait for it."""
+    waiting = [job.rows[0].request_id for job in islice(entry.scheduler.jobs, _NAMED_MAX) if not job.started]
+    return {"model": entry.record.name, "version": entry.record.version, **about_requests(tuple(waiting))}
 
 
 def _environment(server: ModelServer, record: VersionRecord) -> EnvironmentLock | None:

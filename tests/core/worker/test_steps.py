@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
+from marway.wire.envelope import Row
+from marway.wire.headers import TIMED
 from marway.worker.steps import timed_steps
+
+PLAIN, TRACED = [Row("r", [])], [Row("r", []), Row("s", [], {TIMED: "1"})]
 
 
 class Handler:
@@ -39,7 +43,7 @@ class Slotted(Handler):
 def test_steps_are_timed_and_the_handler_is_left_as_it_was() -> None:
     """Each step is told in the order in which they ended, within the handler's own time, and nothing is left behind."""
     handler = Handler()
-    with timed_steps(handler.handle, wanted=True) as steps:
+    with timed_steps(handler.handle, TRACED) as steps:
         assert handler.handle("x", None) == ["x"]
     assert [step.name for step in steps] == ["preprocess", "inference", "postprocess", "handler"]
     assert steps[-1].value >= sum(step.value for step in steps[:-1])
@@ -49,7 +53,7 @@ def test_steps_are_timed_and_the_handler_is_left_as_it_was() -> None:
 def test_a_step_that_raises_is_timed_too() -> None:
     """What was done before the exception is told, and the exception passes."""
     handler = Handler()
-    with pytest.raises(ValueError, match="raise"), timed_steps(handler.handle, wanted=True) as steps:
+    with pytest.raises(ValueError, match="raise"), timed_steps(handler.handle, TRACED) as steps:
         handler.handle("raise", None)
     assert [step.name for step in steps] == ["preprocess", "inference", "handler"]
     assert vars(handler) == {}
@@ -58,9 +62,9 @@ def test_a_step_that_raises_is_timed_too() -> None:
 def test_what_has_no_steps() -> None:
     """A function, and a handler that lets nobody set anything, are timed as a whole; unasked nothing is."""
     for entry_point in (lambda data, context: data, Slotted().handle):
-        with timed_steps(entry_point, wanted=True) as steps:
+        with timed_steps(entry_point, TRACED) as steps:
             entry_point("x", None)
         assert [step.name for step in steps] == ["handler"]
-    with timed_steps(Handler().handle, wanted=False) as steps:
+    with timed_steps(Handler().handle, PLAIN) as steps:
         pass
     assert steps == []

@@ -81,7 +81,7 @@ async def test_a_cookie_is_the_token(guarded: Running) -> None:
     assert secure.headers["set-cookie"].endswith("; Secure")
     admin.cookies.clear()
     await signed_in(guarded)
-    page = await admin.get("/", headers=PAGE)
+    page = await admin.get("/console/models", headers=PAGE)
     assert (page.status_code, "intent" in page.text, "ana" in page.text) == (200, True, True)
     moved = await admin.put("/models/intent/labels/STG", json={"version": "1.0"}, headers=MARK)
     assert (moved.status_code, moved.json()["by"]) == (200, "ana")

@@ -60,13 +60,14 @@ async def test_models_and_one_of_them(gateway: Running) -> None:
     await gateway.admin.post("/models/intent/versions/1.0/load")
     for _ in range(2):
         await gateway.predict()
-    text = await shown(gateway, "/")
+    first = await gateway.admin.get("/", headers=PAGE)
+    assert (first.status_code, first.headers["location"], first.headers["vary"]) == (303, "console/models", "Accept")
+    text = await shown(gateway, "/console/models")
     assert text.index(">digits<") < text.index(">intent<")
     assert "1 of 1 pod take" in text
     assert 'class="badge good">1 of 1<' in text
     assert ">2</td>" in text
-    assert "console/models/intent" in text
-    assert 'href="../console/models/intent"' in await shown(gateway, "/console/models")
+    assert 'href="../console/models/intent"' in text
     assert ">digits<" not in await shown(gateway, "/console/models?contains=NTE")
     assert (await gateway.admin.get("/models?contains=NTE")).json()["models"][0]["name"] == "intent"
     await gateway.admin.put("/models/intent/labels/PROD", json={"version": "1.1", "note": "<b>shorter</b>"})
@@ -97,8 +98,8 @@ async def test_what_handlers_raised(gateway: Running) -> None:
 
 async def test_files_are_kept_for_ever(gateway: Running) -> None:
     """Scripts and styles have an address by content, are not sent twice, and are nobody else's."""
-    text = await shown(gateway, "/")
-    for path in re.findall(r'(?:src|href)="\./(console/static/[^"]+)"', text):
+    text = await shown(gateway, "/console/models")
+    for path in re.findall(r'(?:src|href)="\.\./(console/static/[^"]+)"', text):
         answer = await gateway.admin.get(f"/{path}")
         assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
         again = await gateway.admin.get(f"/{path}", headers={"if-none-match": answer.headers["etag"]})

@@ -21,7 +21,7 @@ from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.observe.recent import Recent
 from marway_gateway.surfaces.catalogue import found_models
 
-__all__ = ["models_page", "models_router"]
+__all__ = ["models_router"]
 
 _MODELS: Final = 50
 """Models on a page: each costs a look at its state in the registry."""
@@ -73,7 +73,7 @@ def models_router(current: CurrentGateway) -> APIRouter:
 
     @router.get("/console/models")
     async def models(request: Request, after: After = "", contains: After = "") -> Response:
-        return await models_page(request, current(), after=after, contains=contains)
+        return await _models_page(request, current(), after, contains)
 
     @router.get("/console/models/{model}")
     async def one(request: Request, model: str, before: Before = None, versions: str = "") -> Response:
@@ -82,15 +82,7 @@ def models_router(current: CurrentGateway) -> APIRouter:
     return router
 
 
-async def models_page(request: Request, gateway: Gateway, *, after: str = "", contains: str = "") -> Response:
-    """Return the page of all models, which is at `/` as well.
-
-    Args:
-        request: What it answers.
-        gateway: Whose models.
-        after: The name after which they begin.
-        contains: What their names contain.
-    """
+async def _models_page(request: Request, gateway: Gateway, after: str, contains: str) -> Response:
     reader = gateway.reader
     found, following = await reader.call(found_models, reader.registry, _MODELS, after, contains)
     rates = gateway.recent.counts()

@@ -6,7 +6,7 @@
   const { root } = window.marwayConsole;
   const part = () => document.getElementById("live");
   if (!part() || !("live" in part().dataset)) return;
-  const path = location.pathname.slice(root.pathname.length).replace(/^console\//, "") || "models";
+  const path = location.pathname.slice(root.pathname.length).replace(/^console\//, "");
   let source = null, again = 0, asOf = new Date();
 
   const TYPED = new Set(["INPUT", "TEXTAREA", "SELECT"]);

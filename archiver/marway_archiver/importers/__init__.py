@@ -1,0 +1,1 @@
+"""Models of other libraries, made archives: which handler, files and requirements they need."""
