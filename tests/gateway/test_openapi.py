@@ -149,6 +149,7 @@ def test_paths(tmp_path: Path) -> None:
     for verb in ("predictions", "explanations", "wfpredict"):
         public |= {f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{selector}}"}
     admin = {
+        "/models/{model}/versions",
         "/access",
         "/events",
         "/rollouts",
