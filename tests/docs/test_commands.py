@@ -19,8 +19,8 @@ from support.up import Up, processes_of, wait_until
 ROOT = Path(__file__).parents[2]
 # Commands that need one another run in their order, in tests/e2e/test_openai.py, tests/e2e/test_docs_rollouts.py,
 # tests/archiver/bundles/test_docs_bundles.py, tests/archiver/adopt/test_docs_adopt.py,
-# tests/archiver/test_docs_graphs.py and tests/e2e/test_sequences.py.
-_RUN_IN_ORDER = ("adopt", "bundles", "graphs", "openai", "rollouts", "sequences", "tables")
+# tests/archiver/test_docs_graphs.py, tests/dev/test_docs_dev.py and tests/e2e/test_sequences.py.
+_RUN_IN_ORDER = ("adopt", "bundles", "dev", "graphs", "importers", "openai", "rollouts", "sequences", "tables")
 _ELSEWHERE = {ROOT / "docs" / f"{name}.md" for name in _RUN_IN_ORDER}
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")} - _ELSEWHERE)
 _FENCE = re.compile(r"^```(console|sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
