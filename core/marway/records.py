@@ -15,6 +15,7 @@ from marway.archives.sequences import SequenceSettings
 from marway.environments.lock import EnvironmentLock
 from marway.errors import clip
 from marway.features.summaries import FeatureSummary
+from marway.proofs.origins import CopyOrigin
 from marway.proofs.replays import Replay
 from marway.protection.contracts import ContractChange, ContractRef
 from marway.protection.labels import Protection, ProtectionChange
@@ -151,12 +152,15 @@ class HistoryEntry(Extensible):
     rollout: RolloutChange | None = None
     protection: ProtectionChange | None = None
     contract: ContractChange | None = None
+    copied: CopyOrigin | None = None
     approved_by: tuple[str, ...] | None = None
     """Who had agreed to this move of a protected label that asks for it."""
+    undone: Annotated[int | None, Field(ge=0)] = None
+    """How many releases a rollback undid that named where to; None stands for 1."""
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_there(self, as_usual: Callable[[HistoryEntry], dict[str, Any]]) -> dict[str, Any]:
-        rare = ("serving", "rollout", "protection", "contract", "approved_by")
+        rare = ("serving", "rollout", "protection", "contract", "copied", "approved_by", "undone")
         return {name: value for name, value in as_usual(self).items() if name not in rare or value is not None}
 
 

@@ -1,4 +1,4 @@
-"""Text in messages: what others wrote, made safe to show on a terminal, and names that were meant."""
+"""Text in messages: what others wrote, made safe to show on a terminal, names that were meant, numbers of bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import Final
 
-__all__ = ["close_name", "did_you_mean", "printable", "printable_json"]
+__all__ = ["close_name", "did_you_mean", "human_bytes", "printable", "printable_json"]
 
 # Escapes of terminals begin with a control character (ECMA-48: ESC, or one of C1's in its place); directional marks
 # (Unicode UAX #9) show text in another order than it has. Tabs and line ends only move on.
@@ -17,6 +17,16 @@ _UNSAFE_IN_JSON: Final = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800
 _LOOKED_AT: Final = 256
 """Comparing two names takes some ten microseconds."""
 _NUMBERS: Final = re.compile(r"\d+")
+
+
+def human_bytes(size: int) -> str:
+    """Return ``size``, in bytes, in the binary unit that suits it."""
+    value, unit = float(size), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def printable(text: str) -> str:

@@ -137,7 +137,7 @@ def test_paths(tmp_path: Path) -> None:
     """The public and the admin document have the routes of the contract."""
     settings = load_settings(GatewaySettings, registry=str(tmp_path))
     shared = {"/", "/healthz", "/metrics", "/models", "/models/{model}", "/models/{model}/versions/{version}"}
-    public = {"/predict/{model}", "/predict/{model}/{selector}", "/readyz", "/feedback"}
+    public = {"/predict/{model}", "/predict/{model}/{selector}", "/readyz", "/feedback", "/predictions/async/{ticket}"}
     public |= {"/v2", "/v2/health/live", "/v2/health/ready"}
     for model in ("/v2/models/{model}", "/v2/models/{model}/versions/{selector}"):
         public |= {model, f"{model}/ready", f"{model}/infer", f"{model}/explain"}
@@ -149,6 +149,7 @@ def test_paths(tmp_path: Path) -> None:
     for verb in ("predictions", "explanations", "wfpredict"):
         public |= {f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{selector}}"}
     admin = {
+        "/models/{model}/versions",
         "/access",
         "/events",
         "/rollouts",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
 __all__ = ["Seen", "accessible", "browser", "keep", "needs_browser", "new_page", "reached_by_keyboard"]
 
@@ -24,6 +24,7 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )
 WAIT_MS = 100_000
+expect.set_options(timeout=WAIT_MS)  # a machine that is busy, not one that is idle, is what tests run on
 PICTURES = os.environ.get("MARWAY_PICTURES")
 """The directory that `make pictures` has the pictures of docs/ written to."""
 

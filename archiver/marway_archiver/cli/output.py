@@ -1,4 +1,4 @@
-"""What the archiver's verbs print of sizes and progress."""
+"""What the archiver's verbs show of progress."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
+from marway.text import human_bytes
 from marway_archiver.progress import Progress as Callback
 from marway_ops.shell.output import console
 
@@ -14,16 +15,6 @@ __all__ = ["human_bytes", "progress_bar"]
 
 PROGRESS_FROM_BYTES = 64 * 1024 * 1024
 """Less than this is done before a bar could be read."""
-
-
-def human_bytes(size: int) -> str:
-    """Return ``size`` in the binary unit that suits it."""
-    value, unit = float(size), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 @contextmanager

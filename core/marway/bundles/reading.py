@@ -24,7 +24,7 @@ from marway.archives.entries import (
 from marway.bundles.manifest import MAX_MANIFEST_BYTES, BundleManifest, parse_manifest
 from marway.errors import InvalidArchive
 
-__all__ = ["Bundle", "BundleFile", "content_of", "is_bundle", "opened_bundle", "read_bundle"]
+__all__ = ["Bundle", "BundleFile", "content_of", "files_of", "is_bundle", "opened_bundle", "read_bundle"]
 
 _NOT_PACKED = "pack its directory with `marway pack --backend NAME --directory DIR`"
 _EXAMPLES = "MARWAY-INF/examples/"
@@ -79,7 +79,7 @@ def opened_bundle(path: Path) -> Iterator[Bundle]:
     """
     with os.fdopen(open_regular(path), "rb") as file:
         try:
-            found = _walk(file)
+            found = files_of(file, advice=_NOT_PACKED)
             if not found or found[0].name != BUNDLE_MANIFEST_NAME:
                 raise InvalidArchive(f"has no {BUNDLE_MANIFEST_NAME}: it is no bundle; {_NOT_PACKED}")
             if found[0].size > MAX_MANIFEST_BYTES:
@@ -112,31 +112,41 @@ def content_of(file: BinaryIO, found: BundleFile) -> Iterator[bytes]:
         raise InvalidArchive(f"{shown(found.name)} is damaged: its CRC does not match")
 
 
-def _walk(file: BinaryIO) -> list[BundleFile]:
-    """Return the files whose headers, in their order, make the whole of ``file`` with the directory after them."""
+def files_of(file: BinaryIO, *, what: str = "bundles", advice: str, files_max: int = MAX_ENTRIES) -> list[BundleFile]:
+    """Return the files whose headers, in their order, make the whole of ``file`` with the directory after them.
+
+    Args:
+        file: What `marway.archives.zipformat.write_archive` has written: nothing else passes.
+        what: What such files are called, for messages.
+        advice: What to do about a file that is something else, for messages.
+        files_max: Most files in it.
+
+    Raises:
+        InvalidArchive: It is damaged, cut short, or of anybody else's making.
+    """
     size = os.fstat(file.fileno()).st_size
     found: list[BundleFile] = []
     directory: list[bytes] = []
     offset = 0
     while (head := os.pread(file.fileno(), z.LOCAL.size, offset)).startswith(z.LOCAL_SIGNATURE):
-        if len(found) == MAX_ENTRIES:
-            raise InvalidArchive(f"has more than {MAX_ENTRIES} files")
-        each = _entry(file, head, offset)
+        if len(found) == files_max:
+            raise InvalidArchive(f"has more than {files_max} files")
+        each = _entry(file, head, offset, f"as Marway writes {what}; {advice}")
         if each.offset + each.size > size:
             raise InvalidArchive(f"is cut short: {shown(each.name)} is longer than the file")
         if found and canonical_order(each.name) <= canonical_order(found[-1].name):
-            raise InvalidArchive(f"{shown(each.name)} is there twice, or not in its place; {_NOT_PACKED}")
+            raise InvalidArchive(f"{shown(each.name)} is there twice, or not in its place; {advice}")
         directory.append(z.central_header(each.name, each.size, each.crc32, offset))
         found.append(each)
         offset = each.offset + each.size
     listed = b"".join(directory)
     end = listed + z.end_records(len(found), len(listed), offset)
     if not found or os.pread(file.fileno(), len(end), offset) != end or size != offset + len(end):
-        raise InvalidArchive(f"is damaged, or not as Marway writes bundles; {_NOT_PACKED}")
+        raise InvalidArchive(f"is damaged, or not as Marway writes {what}; {advice}")
     return found
 
 
-def _entry(file: BinaryIO, head: bytes, offset: int) -> BundleFile:
+def _entry(file: BinaryIO, head: bytes, offset: int, how: str) -> BundleFile:
     """Return the file whose local header begins at ``offset``."""
     if len(head) < z.LOCAL.size:
         raise InvalidArchive("is cut short")
@@ -146,5 +156,5 @@ def _entry(file: BinaryIO, head: bytes, offset: int) -> BundleFile:
     if size == z.LIMIT32:
         size = int.from_bytes(z.zip64_field(name, rest[name_len:])[:8], "little")
     if head + rest != z.local_header(name, size, crc32):
-        raise InvalidArchive(f"{shown(name)} is not stored as Marway writes bundles; {_NOT_PACKED}")
+        raise InvalidArchive(f"{shown(name)} is not stored {how}")
     return BundleFile(name, size, crc32, offset + z.LOCAL.size + len(rest))

@@ -129,6 +129,12 @@ class ObjectStore(Protocol):
         Keys of one level come in the order of their bytes; how levels mix is the store's own.
         """
 
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield the keys that begin with ``prefix`` with their sizes in bytes, lazily, in the order of `keys`.
+
+        It takes no more than listing them does; an object that is deleted meanwhile may be left out.
+        """
+
     def children(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         """Yield the distinct next parts of the keys that go on below ``prefix`` ("models/"), lazily, in byte order.
 

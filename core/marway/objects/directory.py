@@ -125,6 +125,11 @@ class DirectoryStore:
             if key.startswith(prefix) and key > start_after:
                 yield key
 
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        for key in self.keys(prefix):
+            if (size := self.size(key)) is not None:
+                yield key, size
+
     def children(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         for name, is_directory in self._entries(prefix):
             if is_directory and name > start_after and self._has_objects(f"{prefix}{name}/"):

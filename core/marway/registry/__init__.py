@@ -40,11 +40,14 @@ from marway.registry.reading import ModelSummary
 from marway.registry.releasing import Releasing
 from marway.registry.scrubbing import Damage, Scrubbing
 from marway.registry.traffic import DividedLabels
+from marway.registry.undoing import Deleting, RollingBack
 
 __all__ = ["Change", "Damage", "GcReport", "ModelSummary", "Registry", "open_registry"]
 
 
-class Registry(Publishing, Releasing, Protecting, Contracting, DividedLabels, GarbageCollection, Scrubbing):
+class Registry(
+    Publishing, Releasing, RollingBack, Deleting, Protecting, Contracting, DividedLabels, GarbageCollection, Scrubbing
+):
     """Reads and writes models, versions and labels. Methods block; they are safe to call from many threads.
 
     Args:

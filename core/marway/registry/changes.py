@@ -11,7 +11,8 @@ from typing import Final
 
 from marway.errors import InvalidInput, StateConflict, clip
 from marway.objects import ObjectChanged, ObjectExists
-from marway.records import HistoryEntry, ModelState, utc_now
+from marway.proofs.origins import CopyOrigin
+from marway.records import HistoryEntry, ModelState, ServingChange, utc_now
 from marway.refs import new_ulid
 from marway.registry import history, keys
 from marway.registry.encoding import encode
@@ -103,6 +104,18 @@ class Changing(Reading):
             time.sleep(random.uniform(0, limit))  # full jitter: losers must not meet again
             limit = min(_BACKOFF_MAX_S, limit * 2)
 
+    def note_copy(
+        self, name: str, version: str, origin: CopyOrigin, *, note: str | None = None, by: str, op_id: str | None = None
+    ) -> Change:
+        """Say in the history of a model that a version was copied here, and where from; nothing else is changed."""
+
+        def unchanged(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
+            return state, entry
+
+        what = ServingChange(version=version)
+        entry = self._entry(by=by, op_id=op_id, kind="serving", serving=what, copied=origin, note=note)
+        return self._change(name, unchanged, entry, new_op=op_id is None)
+
     @staticmethod
     def _entry(*, by: str, op_id: str | None, **facts: object) -> HistoryEntry:
         if op_id is not None and not _OP_ID.fullmatch(op_id):
@@ -119,6 +132,8 @@ def _oldest(state: ModelState) -> int:
 def _check_same(model: str, done: HistoryEntry, wanted: HistoryEntry) -> None:
     """Refuse an op_id that stands for another change."""
     same = _asked(done) == _asked(wanted)
+    if wanted.kind == "rollback" and wanted.to_version is not None:
+        same = same and done.to_version == wanted.to_version
     if done.rollout is not None:
         same = done.label == wanted.label and _same_of_rollout(done.rollout, wanted)
     if not same:

@@ -12,7 +12,7 @@ from marway.protection.missing import ApprovalsMissing, contracts_unproved, engi
 from marway.records import HistoryEntry, ModelState, VersionRecord
 from marway.registry.changes import Changing
 
-__all__ = ["KEPT_MAX", "Moving", "protected", "protection_of", "signed", "where_it_is"]
+__all__ = ["KEPT_MAX", "Moving", "check_currently", "protected", "protection_of", "signed", "where_it_is"]
 
 KEPT_MAX: Final = 100
 """Approvals that a label keeps, of all versions together: all readers of the state carry them about."""
@@ -141,6 +141,14 @@ class Moving(Changing):
                 model=record.name,
                 version=record.version,
             )
+
+
+def check_currently(model: str, label: str, current: str | None, wanted: str | None) -> None:
+    """Refuse a move of a label that is not where its mover saw it; None stands for wherever it is."""
+    if wanted is not None and current != wanted:
+        raise StateConflict(
+            f"{model} {label} is at {current or 'no version'}, not at {wanted}: nothing changed", model=model
+        )
 
 
 def protected(state: ModelState, label: str, protection: Protection) -> ModelState:

@@ -43,6 +43,11 @@ class ModelSummary:
     versions: tuple[str, ...]
     damage: str | None = None
 
+    @property
+    def is_deleted(self) -> bool:
+        """Whether it had versions, all of which are deleted."""
+        return not self.versions and bool(self.state.tombstones)
+
 
 class Reading(RegistryBase):
     """Reads models, versions and labels.
@@ -69,17 +74,21 @@ class Reading(RegistryBase):
         return self._store.children(keys.MODELS, start_after=start_after)
 
     def summaries(self, *, start_after: str = "") -> Iterator[ModelSummary]:
-        """Yield all models with their states and versions, in order, reading only a few ahead of the caller."""
+        """Yield all models with their states and versions, in order, reading only a few ahead of the caller.
+
+        One whose versions are all deleted is passed over: its name can be used, and its history is asked for by name.
+        """
         names = self.models(start_after=start_after)
         waiting: deque[Future[ModelSummary]] = deque()
         with ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="summaries") as threads:
             try:
                 for name in names:
                     waiting.append(threads.submit(self.summary, name))
-                    if len(waiting) >= _READ_AHEAD:
-                        yield waiting.popleft().result()
+                    if len(waiting) >= _READ_AHEAD and not (found := waiting.popleft().result()).is_deleted:
+                        yield found
                 while waiting:
-                    yield waiting.popleft().result()
+                    if not (found := waiting.popleft().result()).is_deleted:
+                        yield found
             finally:
                 threads.shutdown(wait=True, cancel_futures=True)
 

@@ -1,4 +1,4 @@
-"""Labels, serving settings and tombstones: what may change about a model."""
+"""Labels and serving settings: what may change about a model."""
 
 from __future__ import annotations
 
@@ -7,27 +7,23 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from marway.errors import InvalidInput, LabelProtected, ProofMissing, StateConflict, clip
+from marway.errors import InvalidInput, ProofMissing, clip
 from marway.graphs.settings import check_settings
-from marway.records import HistoryEntry, ModelState, ServingChange, Tombstone, VersionRecord
+from marway.records import HistoryEntry, ModelState, ServingChange, VersionRecord
 from marway.refs import DEFAULT_LABEL, check_label, check_version
-from marway.registry import history
 from marway.registry.changes import Change
-from marway.registry.graphs import pinned_by
-from marway.registry.moving import Moving
-from marway.registry.traffic.entries import rolled_back
-from marway.registry.traffic.states import check_free_to_delete, check_free_to_move, labelled, without_deleted
+from marway.registry.moving import Moving, check_currently
+from marway.registry.traffic.states import check_free_to_move, labelled
 from marway.serving import ServingSettings
 from marway.text import did_you_mean
 
 __all__ = ["Releasing"]
 
 ALL_VERSIONS = "*"
-_GRAPHS_SHOWN = 5
 
 
 class Releasing(Moving):
-    """Moves labels, overrides serving settings, deletes versions.
+    """Moves labels, overrides serving settings.
 
     Every change takes `note`, why, and `by`, who, for the history, and `op_id`, the caller's own name for the change:
     one that was made under it is not made again. Each raises `OutcomeUnknown` when the write's fate could not be found
@@ -69,7 +65,7 @@ class Releasing(Moving):
         def move(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
             self._not_deleted(record, state)
             current = state.labels.get(label)
-            _check_currently(record.name, label, current, if_currently)
+            check_currently(record.name, label, current, if_currently)
             check_free_to_move(record.name, state, label, version)
             facts: dict[str, object] = {"from_version": current}
             if require_proof and not forced and not self.is_proved(record):
@@ -84,48 +80,6 @@ class Releasing(Moving):
         entry = self._entry(by=by, op_id=op_id, kind="label", label=label, to_version=version, note=note, forced=forced)
         with self._requesting_sign_off(record.name, label, by=by):
             return self._change(record.name, move, entry, new_op=op_id is None)
-
-    def rollback(
-        self,
-        name: str,
-        *,
-        label: str = DEFAULT_LABEL,
-        if_currently: str | None = None,
-        note: str | None = None,
-        by: str,
-        op_id: str | None = None,
-    ) -> Change:
-        """Undo the newest release of ``label`` that is not undone yet.
-
-        While a rollout runs, or is paused, that is what is undone: its candidate gets no more requests, and the label
-        stays. A release that left the label where it was is passed over: undoing it would change nothing.
-        What a protected label asks for does not hold this up: the version before was let in once.
-
-        Raises:
-            StateConflict: There is nothing to go back to, or the label is not at ``if_currently``.
-            VersionNotFound: The version to go back to was deleted.
-        """
-        check_label(label)
-        model = self.find(name)
-
-        def undo(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
-            current = state.labels.get(label)
-            _check_currently(model, label, current, if_currently)
-            if (rolled := rolled_back(state, entry)) is not None:
-                return rolled
-            target = _undone_to(history.newest_first(self._store, model, state), label)
-            if target is None:
-                raise StateConflict(
-                    f"{model} {label} has nothing to go back to: "
-                    + (f"{current} was its first release" if current else "it was never released"),
-                    model=model,
-                )
-            self._not_deleted(self.record(model, target), state)
-            moved = {"from_version": current, "to_version": target}
-            return labelled(state, label, target), entry.model_copy(update=moved)
-
-        entry = self._entry(by=by, op_id=op_id, kind="rollback", label=label, note=note)
-        return self._change(model, undo, entry, new_op=op_id is None)
 
     def set_serving(
         self,
@@ -174,66 +128,6 @@ class Releasing(Moving):
         entry = self._entry(by=by, op_id=op_id, kind="serving", serving=change, note=note)
         return self._change(model, override, entry, new_op=op_id is None)
 
-    def delete(
-        self,
-        name: str,
-        version: str,
-        *,
-        note: str | None = None,
-        forced: bool = False,
-        by: str,
-        op_id: str | None = None,
-    ) -> Change:
-        """Delete a version: it is refused everywhere from now on, and its bytes go when gc comes.
-
-        Its name and id stay taken: a version never comes back with other bytes. One that labels point at is refused,
-        or, ``forced``, they are taken away with it.
-
-        Raises:
-            StateConflict: It is part of a rollout; or a label points at it, it gets copies of a label's requests, or a
-                published graph names it, and it is not ``forced``.
-            LabelProtected: A protected label points at it.
-        """
-        model = self.find(name)
-        record = self.record(model, check_version(version))
-
-        graphs = [] if forced else list(pinned_by(self, model, version))
-        if graphs:
-            names = ", ".join(" ".join(each) for each in graphs[:_GRAPHS_SHOWN])
-            raise StateConflict(
-                f"{model} {version} is named by the {'graph' if len(graphs) == 1 else 'graphs'} {names}"
-                f"{' and more' * (len(graphs) > _GRAPHS_SHOWN)}: publish them with another version and delete these "
-                "first, or delete it all the same (--force), and they fail",
-                model=model,
-                version=version,
-            )
-
-        def bury(state: ModelState, entry: HistoryEntry) -> tuple[ModelState, HistoryEntry]:
-            check_free_to_delete(model, state, version, forced=forced)
-            labels = sorted(label for label, at in state.labels.items() if at == version)
-            if labels and not forced:
-                raise StateConflict(
-                    f"{model} {version} is {', '.join(labels)}: move the label to another version first, then delete, "
-                    "or delete it with the label (--force)",
-                    model=model,
-                    version=version,
-                )
-            if protected := [label for label in labels if label in state.protection]:
-                raise LabelProtected(
-                    f"{model} {version} is {protected[0]}, which is protected: move the label to another version first",
-                    model=model,
-                    version=version,
-                )
-            grave = Tombstone(at=entry.at, by=by, note=note)
-            serving = {key: value for key, value in state.serving.items() if key != version}
-            tombstones = {version: grave, **state.tombstones}
-            left = {label: at for label, at in state.labels.items() if at != version}
-            after = state.model_copy(update={"tombstones": tombstones, "serving": serving, "labels": left})
-            return without_deleted(after, version), entry
-
-        entry = self._entry(by=by, op_id=op_id, kind="tombstone", from_version=record.version, note=note, forced=forced)
-        return self._change(model, bury, entry, new_op=op_id is None)
-
 
 def _unproved(record: VersionRecord, label: str, current: str | None) -> ProofMissing:
     stays = f"{label} stays at {current}" if current is not None else f"{label} is not set"
@@ -243,28 +137,6 @@ def _unproved(record: VersionRecord, label: str, current: str | None) -> ProofMi
         model=record.name,
         version=record.version,
     )
-
-
-def _check_currently(model: str, label: str, current: str | None, wanted: str | None) -> None:
-    if wanted is not None and current != wanted:
-        raise StateConflict(
-            f"{model} {label} is at {current or 'no version'}, not at {wanted}: nothing changed", model=model
-        )
-
-
-def _undone_to(newest_first: Iterable[HistoryEntry], label: str) -> str | None:
-    """Return where the label was before the newest release that no rollback has undone, or None."""
-    undone = 0
-    for entry in newest_first:
-        if entry.label != label:
-            continue
-        if entry.kind == "rollback":
-            undone += 1
-        elif entry.kind == "label" and entry.from_version != entry.to_version:
-            if undone == 0:
-                return entry.from_version
-            undone -= 1
-    return None
 
 
 def check_serving_fields(names: Iterable[str]) -> None:

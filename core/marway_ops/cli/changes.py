@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from marway.admin_client import AdminClient
-from marway.errors import VersionNotFound
+from marway.errors import InvalidSettings, VersionNotFound
 from marway.process.identity import this_user
 from marway.records import ModelState, VersionRecord, overrides
 from marway.refs import DEFAULT_LABEL, Reference, check_label, check_model_name, check_version
@@ -33,6 +34,9 @@ __all__ = ["delete", "rollback", "serving"]
 def rollback(
     model: Annotated[str, typer.Argument(help="Model name.")],
     label: Annotated[str, typer.Option(help="Label to move back.")] = DEFAULT_LABEL,
+    to: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Go back to this version, which had the label before.")
+    ] = None,
     if_currently: Annotated[str | None, typer.Option(help="Only if the label is at this version.")] = None,
     note: NoteOption = None,
     registry: RegistryOption = None,
@@ -41,16 +45,21 @@ def rollback(
     token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Undo the newest release of a label that is not undone yet; every gateway follows within 2 seconds."""
+    """Undo the newest release of a label that is not undone yet; every gateway follows within 2 seconds.
+
+    With --to the label goes back to a version that had it before, however many releases ago.
+    """
     check_model_name(model)
     check_label(label)
+    if to is not None:
+        check_version(to)
     client = admin_if_any(gateway, registry, token=token, token_file=token_file)
     if client is not None:
-        body = {"if_currently": if_currently, "note": note}
+        body = {"if_currently": if_currently, "note": note, **({} if to is None else {"to": to})}
         entry = change_entry(client.call("POST", f"/models/{model}/labels/{label}/rollback", body=body))
     else:
         change = opened_registry(registry).rollback(
-            model, label=label, if_currently=if_currently, note=note, by=this_user()
+            model, label=label, to=to, if_currently=if_currently, note=note, by=this_user()
         )
         entry = history_entry(change.entry)
     print_result(entry, moved(model, entry), as_json=as_json)
@@ -58,10 +67,11 @@ def rollback(
 
 def delete(
     model: Annotated[str, typer.Argument(help="Model name.")],
-    version: Annotated[str, typer.Argument(help="Version to delete.")],
+    version: Annotated[str | None, typer.Argument(help="Version to delete; without it, all of the model.")] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Also a version that labels point at; they are taken away with it.")
+        bool, typer.Option("--force", help="Also what labels point at, which are taken away with it, or a graph names.")
     ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a whole model is deleted.")] = False,
     note: NoteOption = None,
     registry: RegistryOption = None,
     gateway: AdminOption = None,
@@ -69,17 +79,41 @@ def delete(
     token_file: TokenFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a version for good; it is refused everywhere within 2 seconds, and its bytes go with gc."""
+    """Delete a version, or a model whole; it is refused everywhere within 2 seconds, and its bytes go with gc.
+
+    What was deleted does not come back. A deleted model's name can be used again, for versions that it has not had.
+    """
     check_model_name(model)
-    check_version(version)
     client = admin_if_any(gateway, registry, token=token, token_file=token_file)
+    params = {"force": "true" if force else None, "note": note}
+    if version is None:
+        _agreed_to_delete(model, yes=yes)
+        path = f"/models/{model}/versions"
+        if client is not None:
+            entries = [change_entry(each) for each in client.call("DELETE", path, params=params)["deleted"]]
+        else:
+            changes = opened_registry(registry).delete_model(model, note=note, forced=force, by=this_user())
+            entries = [history_entry(change.entry) for change in changes]
+        versions = ", ".join(str(entry["from"]) for entry in entries)
+        print_result(entries, f"{model} is deleted ({versions or 'nothing was left of it'})", as_json=as_json)
+        return
+    check_version(version)
+    if yes:
+        raise typer.BadParameter("it goes with a whole model: a version is deleted without a question")
     if client is not None:
-        params = {"force": "true" if force else None, "note": note}
         entry = change_entry(client.call("DELETE", f"/models/{model}/versions/{version}", params=params))
     else:
         change = opened_registry(registry).delete(model, version, note=note, forced=force, by=this_user())
         entry = history_entry(change.entry)
     print_result(entry, f"{model} {version} is deleted", as_json=as_json)
+
+
+def _agreed_to_delete(model: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InvalidSettings(f"this deletes all versions of {model} for good: say --yes where nobody can be asked")
+    typer.confirm(f"Delete all versions of {model} for good?", abort=True, err=True)
 
 
 def serving(

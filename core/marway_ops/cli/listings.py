@@ -210,6 +210,8 @@ def _what(entry: HistoryEntry) -> str:
         return said
     if entry.rollout is not None:
         return rollout_words(entry, entry.rollout)
+    if entry.copied is not None and entry.serving is not None:
+        return f"{entry.serving.version} copied from {entry.copied}"
     if entry.kind == "serving" and entry.serving is not None:
         changes = [f"{name}={json.dumps(value)}" for name, value in entry.serving.set.items()]
         changes += [f"{name} unset" for name in entry.serving.unset]

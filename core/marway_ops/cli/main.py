@@ -29,6 +29,7 @@ from marway_ops.cli.predict import predict
 from marway_ops.cli.protect import approve, protect
 from marway_ops.cli.rollouts import rollout
 from marway_ops.cli.shadow import shadow
+from marway_ops.cli.storage import copy, df, export, import_file
 from marway_ops.cli.up import up
 from marway_ops.shell.environment import unknown_variables
 from marway_ops.shell.options import DEBUG_ENV
@@ -53,6 +54,9 @@ _VERBS = (
     unload,
     pin,
     delete,
+    copy,
+    export,
+    df,
     gc,
     logs,
     doctor,
@@ -83,6 +87,7 @@ def build_app() -> typer.Typer:
 
     for verb in _VERBS:
         app.command()(verb)
+    app.command("import")(import_file)
     app.add_typer(shadow, name="shadow")
     app.add_typer(rollout)
     app.add_typer(contract)

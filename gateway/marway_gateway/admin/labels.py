@@ -11,7 +11,15 @@ from marway.records import ModelState, VersionRecord
 from marway.refs import check_model_id, check_version
 from marway.registry import Registry
 from marway_gateway.admin.parameters import CallerOf, Model, NoteOf, TimeoutOf, deadline_of
-from marway_gateway.admin.views import ChangeView, LabelMove, ReleaseView, RollbackMove, ServingPatch, ServingView
+from marway_gateway.admin.views import (
+    ChangeView,
+    DeletionView,
+    LabelMove,
+    ReleaseView,
+    RollbackMove,
+    ServingPatch,
+    ServingView,
+)
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.openapi import Label, problems
 
@@ -19,6 +27,8 @@ __all__ = ["CHANGE_ERRORS", "LOAD_ERRORS", "labels_router"]
 
 Version = Annotated[str, Path(description="A version.", examples=["1.1"])]
 Force = Annotated[bool, Query(description="Also a version that labels point at; they are taken away with it.")]
+
+ForceModel = Annotated[bool, Query(description="Also one that labels point at; they are taken away with it.")]
 
 CHANGE_ERRORS: Final = (
     *(errors.InvalidReference, errors.InvalidRequest, errors.InvalidInput, errors.ModelNotFound),
@@ -57,7 +67,7 @@ def labels_router(current: CurrentGateway) -> APIRouter:
     @router.post(
         "/models/{model}/labels/{label}/rollback",
         tags=["labels"],
-        summary="Undo the newest release of a label that is not undone yet",
+        summary="Undo the newest release of a label that is not undone yet, or go back to a version that had it",
         responses=problems(*CHANGE_ERRORS),
     )
     async def rollback(model: Model, label: Label, caller: CallerOf, move: RollbackMove | None = None) -> ChangeView:
@@ -66,6 +76,7 @@ def labels_router(current: CurrentGateway) -> APIRouter:
             writer.registry.rollback,
             model,
             label=label,
+            to=move.to,
             if_currently=move.if_currently,
             note=move.note,
             by=caller.by,
@@ -123,6 +134,24 @@ def labels_router(current: CurrentGateway) -> APIRouter:
             writer.registry.delete, model, version, note=note, forced=force, by=caller.by, op_id=caller.op_id
         )
         return ChangeView.of(name, change.entry)
+
+    @router.delete(
+        "/models/{model}/versions",
+        tags=["versions"],
+        summary="Delete a model whole: all its versions are refused everywhere within 2 seconds",
+        responses=problems(*CHANGE_ERRORS),
+    )
+    async def delete_model(
+        model: Model, caller: CallerOf, note: NoteOf = None, force: ForceModel = False
+    ) -> DeletionView:
+        """Refused where labels point at versions or published graphs name them, unless it is forced. What was cut
+        off goes on when it is asked for again. The name can be used again, for versions that it has not had.
+        """
+        writer = current().writer
+        name, changes = await writer.changes(
+            writer.registry.delete_model, model, note=note, forced=force, by=caller.by, op_id=caller.op_id
+        )
+        return DeletionView(model=name, deleted=tuple(ChangeView.of(name, each.entry) for each in changes))
 
     return router
 

@@ -56,13 +56,21 @@ class RegistryWriter:
 
         Requests here see the change when this returns.
         """
+        name, changes = await self.changes(lambda name: [function(name, *args, **kwargs)], model)
+        return name, changes[0]
+
+    async def changes(
+        self, function: Callable[Concatenate[str, P], list[Change]], model: str, *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[str, list[Change]]:
+        """Run what changes a model several times, as `change` runs what changes it once."""
         name = await self.call(self.registry.find, check_model_id(model))
 
-        def made() -> Change:
-            change = function(name, *args, **kwargs)
+        def made() -> list[Change]:
+            done = function(name, *args, **kwargs)
             if self._changed is not None:
-                self._changed(name, change.entry)
-            return change
+                for each in done:
+                    self._changed(name, each.entry)
+            return done
 
         try:
             return name, await self.call(made)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
 
+from marway.proofs.origins import CopyOrigin
 from marway.protection.contracts import ContractChange, ContractReport
 from marway.protection.labels import ProtectionChange
 from marway.records import HistoryEntry, ModelState, VersionRecord
@@ -101,6 +102,12 @@ class RollbackMove(AdminView):
 
     model_config = examples({"if_currently": "1.1", "note": "1.1 mistakes alarms for timers"})
 
+    to: str | None = Field(
+        default=None,
+        max_length=128,
+        description="A version that had the label before; without it, the newest release is undone.",
+        examples=["1.0"],
+    )
     if_currently: Currently = None
     note: Note = None
 
@@ -156,7 +163,11 @@ class ChangeView(AdminView):
     rollout: RolloutChange | None = Field(default=None, description="What it did to a rollout, or to shadow copies.")
     protection: ProtectionChange | None = Field(default=None, description="What it did to a label's protection.")
     contract: ContractChange | None = Field(default=None, description="What it did to consumers' contracts.")
+    copied: CopyOrigin | None = Field(default=None, description="Where a version was copied from.")
     approved_by: tuple[str, ...] | None = Field(default=None, description="Who had agreed to the move.")
+    undone: int | None = Field(
+        default=None, description="How many releases a rollback to a named version undid; null for any other change."
+    )
 
     @classmethod
     def of(cls, model: str, entry: HistoryEntry, **more: Any) -> Self:
@@ -169,6 +180,17 @@ class ChangeView(AdminView):
             settings = ServingSettings.model_validate(serving.set)
             fields["serving"] = ServingChangeView(version=serving.version, set=settings, unset=serving.unset)
         return cls(model=model, **{"serving": None, **fields, **more})
+
+
+class DeletionView(AdminView):
+    """A model that was deleted."""
+
+    model_config = examples(
+        {"model": "intent", "deleted": [{**_CHANGE, "kind": "tombstone", "label": None, "from": "1.0", "to": None}]}
+    )
+
+    model: str
+    deleted: tuple[ChangeView, ...] = Field(description="A change for each version; none where all were gone before.")
 
 
 class PodLoadView(AdminView):

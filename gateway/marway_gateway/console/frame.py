@@ -12,7 +12,7 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
@@ -120,6 +120,16 @@ def _quoted(text: object) -> str:
     return quote(str(text), safe="")
 
 
+def _coded(text: object) -> Markup:
+    """Return text in which what stands between backticks is code, as in settings' meanings and errors' messages."""
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:  # one of them has no other
+        return escape(text)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(each) if n % 2 else escape(each) for n, each in enumerate(parts)
+    )
+
+
 def _bytes(number: float) -> str:
     """Return a number of bytes as people read it."""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -171,5 +181,12 @@ _TEMPLATES: Final = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {"q": _quoted, "bytes": _bytes, "seconds": _seconds, "when": _when, "pretty": _pretty}
+_TEMPLATES.filters |= {
+    "coded": _coded,
+    "q": _quoted,
+    "bytes": _bytes,
+    "seconds": _seconds,
+    "when": _when,
+    "pretty": _pretty,
+}
 _TEMPLATES.globals |= {"asset": _asset, "measured_texts": MEASURED}

@@ -79,22 +79,23 @@ class LiveParts:
         self._parts: dict[tuple[str, ...], LivePart] = {}
         self._making: dict[tuple[str, ...], asyncio.Task[LivePart]] = {}
 
-    async def part(self, request: Request, page: str) -> LivePart:
+    async def part(self, request: Request, page: str, *, anew: bool = False) -> LivePart:
         """Return what a page's live part is now.
 
         Args:
             request: Of the stream: whose cookie and query count.
             page: The page's path below `/console/`.
+            anew: Not as it was made for others a moment ago: who opens a stream may have changed something just now.
         """
         # Whoever signed in sees their own name in the frame, so pages differ by token, if not in their live part.
         key = (page, request.url.query, request.headers.get("cookie", ""), request.headers.get("authorization", ""))
         known = self._parts.get(key)
-        if known is not None and self.clock() - known.at < known.pause_s:
+        if known is not None and not anew and self.clock() - known.at < known.pause_s:
             return known
         task = self._making.get(key)
-        if task is None:
+        if task is None or anew:
             task = self._making[key] = asyncio.create_task(self._made(request, page), name=f"live:{page}")
-            task.add_done_callback(lambda _: self._making.pop(key, None))
+            task.add_done_callback(lambda done: self._making.pop(key) if self._making.get(key) is done else None)
         part = await asyncio.shield(task)
         self._parts = {each: old for each, old in self._parts.items() if self.clock() - old.at < _MOST_S}
         self._parts[key] = part
@@ -123,7 +124,7 @@ def live_router(current: CurrentGateway) -> APIRouter:
             raise NotFound("there is no such page")
         if parts.streams >= _STREAMS_MAX:
             raise Overloaded(f"{_STREAMS_MAX} pages are live already: load this one again", retry_after_s=10)
-        part = await parts.part(request, page)
+        part = await parts.part(request, page, anew=True)
         if part.text is None:
             raise NotFound(f"the console has no page {page!r} that is live")
         headers = {**HEADERS, "X-Accel-Buffering": "no"}

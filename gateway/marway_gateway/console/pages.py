@@ -22,7 +22,6 @@ from marway_gateway.console.operations.events import events_page
 from marway_gateway.console.operations.pods import pods_page
 from marway_gateway.console.operations.rollouts import rollouts_page
 from marway_gateway.console.operations.settings import settings_page
-from marway_gateway.console.operations.shadow import shadow_page
 from marway_gateway.console.requests.pages import requests_router
 from marway_gateway.console.statics import static_answer
 from marway_gateway.console.trying.pages import try_router
@@ -42,7 +41,6 @@ _ROUTERS: Final[tuple[Callable[[CurrentGateway], APIRouter], ...]] = (
     requests_router,
     pods_page,
     rollouts_page,
-    shadow_page,
     events_page,
     settings_page,
     live_router,

@@ -165,6 +165,8 @@ def _add_models(router: APIRouter, gateway: CurrentGateway) -> None:
 def found_models(registry: Registry, limit: int, after: str, contains: str = "") -> tuple[list[Found], str | None]:
     """Return models whose names contain a text, and the name behind which further ones begin, if there are. Blocks.
 
+    Those whose versions are all deleted are left out.
+
     Args:
         registry: Whose models.
         limit: At most so many.
@@ -175,7 +177,9 @@ def found_models(registry: Registry, limit: int, after: str, contains: str = "")
     found = (name for name in registry.models(start_after=after) if wanted in name.lower())
     names = list(islice(found, limit + 1))
     page = names[:limit]
-    return [registry.summary(name) for name in page], page[-1] if len(names) > limit else None
+    summaries = (registry.summary(name) for name in page)
+    shown = [each for each in summaries if not each.is_deleted]
+    return shown, page[-1] if len(names) > limit else None
 
 
 def _page(registry: Registry, limit: int, after: str, contains: str) -> ModelList:

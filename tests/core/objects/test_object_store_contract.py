@@ -271,6 +271,15 @@ def test_keys(store: ObjectStore) -> None:
     assert list(store.keys("nothing/")) == []
 
 
+def test_sizes(store: ObjectStore) -> None:
+    """Sizes come with the keys of a prefix, in their order; of the whole store, too."""
+    for name, data in (("m/a", b"xyz"), ("m/b/c", b""), ("n", b"1")):
+        store.create(name, data)
+    assert list(store.sizes("m/")) == [("m/a", 3), ("m/b/c", 0)]
+    assert dict(store.sizes("")) == {"m/a": 3, "m/b/c": 0, "n": 1}
+    assert list(store.sizes("nothing/")) == []
+
+
 def test_children(store: ObjectStore) -> None:
     """The parts below a prefix come once each, in byte order, and can begin behind any of them."""
     names = ["a", "a-b", "a-b.c", "a.b", "a0", "a_", "ab", "b"]

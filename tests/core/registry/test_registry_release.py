@@ -13,6 +13,7 @@ from marway.errors import (
     InvalidRecord,
     InvalidReference,
     LabelNotFound,
+    LabelProtected,
     ModelNotFound,
     ProofMissing,
     StateConflict,
@@ -201,6 +202,57 @@ def test_rollback_of_one_label(registry: Registry, versions: None) -> None:
         registry.rollback("intent", label="QA", by="test")
 
 
+def test_rollback_to_an_earlier_version(registry: Registry, versions: None) -> None:
+    """`to` names a version that had the label, however long ago; others are refused, with those that had it."""
+    for version in "123":
+        release(registry, version)
+    entry = registry.rollback("intent", to="1", note="all broken", op_id="back", by="test").entry
+    assert (entry.kind, entry.from_version, entry.to_version, entry.undone) == ("rollback", "3", "1", 2)
+    assert registry.rollback("intent", to="1", note="all broken", op_id="back", by="test").entry == entry
+    with pytest.raises(InvalidInput, match="used for another change"):
+        registry.rollback("intent", to="2", op_id="back", by="test")
+    with pytest.raises(StateConflict, match="1 was its first release"):
+        registry.rollback("intent", by="test")
+    with pytest.raises(StateConflict, match="is at 1: nothing to go back"):
+        registry.rollback("intent", to="1", by="test")
+    with pytest.raises(StateConflict, match="never at 4: it was at 3, 2; `marway release`"):
+        registry.rollback("intent", to="4", by="test")
+    assert registry.rollback("intent", to="3", by="test").entry.undone == 0
+    assert registry.rollback("intent", by="test").entry.to_version == "1"
+
+
+def test_rollback_to_a_version_while_a_rollout_runs(registry: Registry, versions: None) -> None:
+    """A rollout decides where the label goes: it has to be ended first."""
+    for version in "12":
+        release(registry, version)
+    registry.start_rollout("intent", "3", label="PROD", by="test")
+    with pytest.raises(StateConflict, match="rollout"):
+        registry.rollback("intent", to="1", by="test")
+
+
+def test_delete_a_model(registry: Registry, versions: None) -> None:
+    """A model is deleted whole, by force with its labels; the name can be used again, for other versions."""
+    release(registry, "2")
+    with pytest.raises(StateConflict, match=r"intent is served \(PROD → 2\)"):
+        registry.delete_model("intent", by="test")
+    assert registry.state("intent").tombstones == {}
+    done = registry.delete_model("intent", forced=True, note="retired", op_id="gone", by="test")
+    assert [each.entry.from_version for each in done] == list(registry.versions("intent"))
+    assert registry.summary("intent").versions == ()
+    assert registry.state("intent").labels == {}
+    assert registry.delete_model("intent", forced=True, by="test") == []
+    assert [each.name for each in registry.summaries()] == []
+
+
+def test_a_model_with_a_protected_label_is_not_deleted(registry: Registry, versions: None) -> None:
+    """What refuses one version refuses all, before the first is deleted, by force as well."""
+    release(registry, "2")
+    registry.protect("intent", approvals=1, by="test")
+    with pytest.raises(LabelProtected, match="intent 2 is PROD"):
+        registry.delete_model("intent", forced=True, by="test")
+    assert registry.state("intent").tombstones == {}
+
+
 def test_rollback_to_a_deleted_version(registry: Registry, versions: None) -> None:
     """A rollback to a version that was deleted is refused."""
     release(registry, "1")
@@ -212,17 +264,31 @@ def test_rollback_to_a_deleted_version(registry: Registry, versions: None) -> No
 
 
 @settings(max_examples=30, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(moves=st.lists(st.sampled_from(["1", "2", "3", None]), max_size=12))
+@given(moves=st.lists(st.sampled_from(["1", "2", "3", None, "to 1", "to 2", "to 3"]), max_size=12))
 def test_rollback_is_a_stack(tmp_path_factory: pytest.TempPathFactory, moves: list[str | None]) -> None:
-    """Whatever the order of releases and rollbacks (None), a rollback leads where undoing step by step leads."""
+    """Whatever the order of releases, rollbacks (None) and rollbacks to a version, each leads where undoing step by
+    step leads; one to a version that is undone itself is a step that can be undone.
+    """
     scratch = tmp_path_factory.mktemp("stack")
     registry = Registry(DirectoryStore(scratch / "registry"))
     publish = publisher(registry, scratch)
     for version in "123":
         publish("intent", version)
     stack: list[str] = []
+    had: set[str] = set()
     for version in moves:
-        if version is not None:
+        had.update(stack)
+        if version is not None and version.startswith("to "):
+            version = version.removeprefix("to ")
+            if version in stack[-1:] or version not in had:
+                with pytest.raises(StateConflict):
+                    registry.rollback("intent", to=version, by="test")
+                continue
+            back = list(reversed(stack)).index(version) if version in stack else 0
+            stack = stack[: len(stack) - back] if back else [*stack, version]
+            entry = registry.rollback("intent", to=version, by="test").entry
+            assert (entry.to_version, entry.undone) == (version, back)
+        elif version is not None:
             release(registry, version)
             if stack[-1:] != [version]:
                 stack.append(version)

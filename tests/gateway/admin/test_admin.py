@@ -250,6 +250,8 @@ async def test_rollback(registry: Registry) -> None:
         done = (await gateway.admin.post("/models/intent/labels/PROD/rollback", json={"note": "worse"})).json()
         assert (done["kind"], done["from"], done["to"], done["note"]) == ("rollback", "1.1", "1.0", "worse")
         again = await gateway.admin.post("/models/INTENT/labels/PROD/rollback")
+        to = (await gateway.admin.post("/models/intent/labels/PROD/rollback", json={"to": "1.1"})).json()
+        assert (to["kind"], to["to"], to["undone"]) == ("rollback", "1.1", 0)
     assert (again.status_code, again.json()["code"]) == (409, "state_conflict")
 
 
@@ -341,6 +343,18 @@ async def test_delete(registry: Registry) -> None:
         assert forced["forced"] is True
         assert (await gateway.predict()).status_code == 404
     assert registry.state("intent").labels == {}
+
+
+async def test_delete_a_model(registry: Registry) -> None:
+    """A model is deleted whole and refused at once here; one that labels point at goes only by force."""
+    async with running(registry=registry) as gateway:
+        refused = await gateway.admin.delete("/models/intent/versions")
+        assert (refused.status_code, refused.json()["code"]) == (409, "state_conflict")
+        done = (await gateway.admin.delete("/models/INTENT/versions", params={"force": "true", "note": "old"})).json()
+        assert (done["model"], [each["from"] for each in done["deleted"]]) == ("intent", ["1.0", "1.1"])
+        assert (await gateway.predict()).status_code == 404
+        assert "intent" not in [each["name"] for each in (await gateway.admin.get("/models")).json()["models"]]
+        assert (await gateway.admin.delete("/models/intent/versions")).json()["deleted"] == []
 
 
 @pytest.mark.parametrize(

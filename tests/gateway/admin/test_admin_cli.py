@@ -104,6 +104,8 @@ async def test_release_and_rollback(run: Run, gateway: tuple[Running, AdminPod],
     entry = document(await run("rollback", "intent", "--json"))
     assert (entry["kind"], entry["to"]) == ("rollback", "1.0")
     assert "model" not in entry  # the same document as without a gateway
+    assert (await run("rollback", "intent", "--to", "1.1")).out == "intent PROD → 1.1 (was 1.0)\n"
+    assert "never at 1.2" in (await run("rollback", "intent", "--to", "1.2", "--registry", registry.url)).err
     entry = document(await run("release", "intent", "1.1", "--label", "STG", "--force", "--json"))
     assert (entry["forced"], entry["label"]) == (True, "STG")
     assert "@" in registry.state("intent").history[-1].by
@@ -168,6 +170,19 @@ async def test_delete(run: Run, registry: Registry) -> None:
     entry = document(await run("delete", "intent", "1.0", "--force", "--json", "--registry", registry.url))
     assert (entry["kind"], entry["from"], entry["forced"]) == ("tombstone", "1.0", True)
     assert registry.state("intent").labels == {}
+
+
+async def test_delete_a_model(run: Run, registry: Registry) -> None:
+    """`delete MODEL` wants a word where nobody can be asked, and is refused while labels point at versions."""
+    said = await run("delete", "intent")
+    assert (said.code, said.err) == (
+        1,
+        "marway: this deletes all versions of intent for good: say --yes where nobody can be asked\n",
+    )
+    for where in (("--registry", registry.url), ()):
+        assert "intent is served (PROD → 1.0)" in (await run("delete", "intent", "--yes", *where)).err
+    assert (await run("delete", "intent", "--yes", "--force")).out == "intent is deleted (1.0, 1.1)\n"
+    assert document(await run("delete", "intent", "--yes", "--json", "--registry", registry.url)) == []
 
 
 async def test_mistakes(run: Run, gateway: tuple[Running, AdminPod], registry: Registry) -> None:

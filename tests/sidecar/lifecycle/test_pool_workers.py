@@ -116,7 +116,7 @@ async def test_the_last_worker_goes_where_allowed_and_comes_back(room: PoolRoom)
 
 
 async def test_a_version_is_unloaded_after_its_idle_time(room: PoolRoom, metrics: SidecarMetrics) -> None:
-    """`idle_unload_s` after its last request a version is unloaded, but a pinned one never."""
+    """`idle_unload_s` after its last request a version is unloaded and says so, but a pinned one never."""
     pool, server = room.pool(metrics), FakeServer()
     pool.attach(server)
     first, second = room.versions(2)
@@ -125,6 +125,14 @@ async def test_a_version_is_unloaded_after_its_idle_time(room: PoolRoom, metrics
     await until(lambda: state(pool, second) == "absent", within_s=30)
     assert state(pool, first) == "ready"
     assert workers(pool) == [1, 0]
+    status = pool.status_of(second.id)
+    assert status is not None
+    assert status.unloaded_at is not None
+    assert status.unloaded_for == "idle"
+    await predict(pool, second, ServingSettings())
+    again = pool.status_of(second.id)
+    assert again is not None
+    assert again.unloaded_for is None
     assert metrics.registry.get_sample_value("marway_sidecar_model_evictions_total", {"reason": "idle"}) == 1
 
 

@@ -102,6 +102,11 @@ class S3Store:
             for found in page.get("Contents", ()):
                 yield found["Key"].removeprefix(self._prefix)
 
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        for page in self._pages(prefix, ""):
+            for found in page.get("Contents", ()):
+                yield found["Key"].removeprefix(self._prefix), int(found["Size"])
+
     def children(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
         after = prefix + start_after if start_after else ""
         names = (

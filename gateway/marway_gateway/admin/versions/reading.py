@@ -1,4 +1,8 @@
-"""Reads what is inside a version, in the registry's threads: for the admin routes and for the console's pages."""
+"""Reads what is inside a version: for the admin routes and for the console's pages.
+
+Golden examples may be many megabytes, so they are read in the threads of changes: those in which predictions look up
+their versions stay free, however slow the store is.
+"""
 
 from __future__ import annotations
 
@@ -91,8 +95,8 @@ class VersionReading:
         return await self._call(lambda registry, record: _differences(registry, base, record))
 
     async def _call(self, work: Callable[[Registry, VersionRecord], T]) -> T:
-        reader = self._gateway.reader
-        return await reader.call(work, reader.registry, self.record)
+        writer = self._gateway.writer
+        return await writer.call(work, writer.registry, self.record)
 
 
 def _proofs(registry: Registry, record: VersionRecord) -> ProofsView:

@@ -34,9 +34,9 @@ _EXAMPLE: Final[JsonDict] = {
 }
 _PROOF: Final[JsonDict] = {
     "kind": "pod",
-    "found": "torchserve reproduced its golden answers",
-    "server": "torchserve",
-    "server_versions": {"torchserve": "0.12.0", "torch": "2.12"},
+    "found": "native reproduced its golden answers",
+    "server": "native",
+    "server_versions": {"python": "3.11.7", "torch": "2.12"},
     "golden_sha256": _DIGEST,
     "duration_s": 0.41,
     "at": "2026-01-31T12:00:00Z",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +21,7 @@ __all__ = ["pods_page"]
 
 _PODS_SHOWN: Final = 50
 _MODELS_SHOWN: Final = 50
-_PARTS: Final = 12
+_PARTS: Final = 8
 """Versions that a bar tells apart; the smaller ones are one part."""
 _FIRST: Final = ("fetching", "loading", "failed", "draining", "ready", "absent")
 """What somebody who looks wants to see first."""
@@ -46,6 +46,7 @@ class _Pod:
         models: Its versions, what needs looking at first.
         more: How many versions are not shown.
         bar: Its memory by version.
+        looks: By the id of each version that the bar tells apart, the class that both are drawn with.
         devices: Its GPUs.
     """
 
@@ -53,6 +54,7 @@ class _Pod:
     models: Sequence[ModelStatus]
     more: int
     bar: Markup
+    looks: Mapping[str, str]
     devices: Sequence[_Device]
 
 
@@ -88,7 +90,7 @@ def _pod(view: PodView, model: str) -> _Pod:
         key=lambda each: (_FIRST.index(each.state), -each.memory_bytes, each.name, each.version),
     )
     shown = models[:_MODELS_SHOWN]
-    return _Pod(view, shown, len(models) - len(shown), _memory(view.name, status), _devices(status))
+    return _Pod(view, shown, len(models) - len(shown), *_memory(view.name, status), _devices(status))
 
 
 def _pinned(gateway: Gateway, pods: Sequence[_Pod]) -> dict[str, bool]:
@@ -100,22 +102,21 @@ def _pinned(gateway: Gateway, pods: Sequence[_Pod]) -> dict[str, bool]:
     return found
 
 
-def _memory(name: str, status: PodStatus | None) -> Markup:
+def _memory(name: str, status: PodStatus | None) -> tuple[Markup, Mapping[str, str]]:
+    """Return the bar of a pod's memory, and the look of each version in it."""
     if status is None:
-        return Markup("")
+        return Markup(""), {}
     sizes = sorted((each for each in status.models if each.memory_bytes), key=lambda each: -each.memory_bytes)
+    looks = {each.id: f"part-{number}" for number, each in enumerate(sizes[:_PARTS], 1)}
     parts = [
-        Part(f"{each.name} {each.version}", each.memory_bytes, unit_bytes(each.memory_bytes)) for each in sizes[:_PARTS]
+        Part(f"{each.name} {each.version}", each.memory_bytes, unit_bytes(each.memory_bytes), looks[each.id])
+        for each in sizes[:_PARTS]
     ]
     if left := sum(each.memory_bytes for each in sizes[_PARTS:]):
         parts.append(Part(f"{len(sizes) - _PARTS} more", left, unit_bytes(left), "part-others"))
     budget = status.memory_budget_bytes
-    return part_bar(
-        parts,
-        total=budget,
-        title=f"Memory of {name}",
-        total_text=unit_bytes(budget) if budget is not None else None,
-    )
+    text = unit_bytes(budget) if budget is not None else None
+    return part_bar(parts, total=budget, title=f"Memory of {name}", total_text=text), looks
 
 
 def _devices(status: PodStatus | None) -> list[_Device]:

@@ -1,4 +1,4 @@
-"""The pages of rollouts: those that run, and how one stands, with its evidence over time."""
+"""The pages of rollouts: those that run, how one stands, with its evidence over time, and what shadow copies told."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from marway.registry import Registry
 from marway.wire.rollouts import GUARD_LIMITS, EvidencePoint, GuardEvidence
 from marway_gateway.admin.traffic.course import divided_labels
 from marway_gateway.admin.traffic.rollouts import rollout_course
+from marway_gateway.admin.traffic.shadow import shadow_report
 from marway_gateway.console.frame import console_router, render
 from marway_gateway.console.plots import DURATION, PERCENT, Axis, Line, Point, line_plot
 from marway_gateway.gateway import CurrentGateway
 
-__all__ = ["Standing", "label_of", "rollouts_page"]
+__all__ = ["rollouts_page"]
 
 _EVIDENCE: Final = Axis("evidence", lambda value: f"{value:.3g}")
 _CEILING: Final = 5.0
@@ -93,6 +94,17 @@ def rollouts_page(current: CurrentGateway) -> APIRouter:
             guards=[_guard(name, view.evidence[name], course.points) for name in view.evidence],
             capital=_capital(view.evidence, course.points),
         )
+
+    @router.get("/console/shadow/{model}/{label}")
+    async def shadow(request: Request, model: str, label: str) -> Response:
+        """What shadow copies told of a version, and how to start and stop them."""
+        gateway = current()
+        standing = await gateway.reader.call(label_of, gateway.reader.registry, model, label)
+        try:
+            report = await shadow_report(gateway, standing.model, label)
+        except RolloutNotFound:
+            report = None
+        return render(request, "shadow.html", standing=standing, report=report)
 
     return router
 

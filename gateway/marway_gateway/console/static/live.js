@@ -7,7 +7,7 @@
   const part = () => document.getElementById("live");
   if (!part() || !("live" in part().dataset)) return;
   const path = location.pathname.slice(root.pathname.length).replace(/^console\//, "");
-  let source = null, again = 0, asOf = new Date();
+  let source = null, again = 0, pause = 1000, asOf = new Date();
 
   const TYPED = new Set(["INPUT", "TEXTAREA", "SELECT"]);
   const keyOf = (node) => node.nodeType === 1 ? node.id || node.dataset.key || "" : "";
@@ -58,6 +58,7 @@
     const fresh = new DOMParser().parseFromString(html, "text/html").getElementById("live");
     if (fresh) morph(part(), fresh);
     asOf = new Date();
+    pause = 1000;
     trouble("");
     ages();
   }
@@ -85,7 +86,8 @@
       if (source?.readyState !== EventSource.CLOSED) return;
       close();
       trouble(`This page does not follow what happens just now; it shows what was at ${asOf.toLocaleTimeString()}. It tries again by itself.`);
-      again = setTimeout(open, 5000);
+      again = setTimeout(open, pause);
+      pause = Math.min(30000, 2 * pause);
     };
   }
 
@@ -110,7 +112,12 @@
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   window.addEventListener("pagehide", close);
   window.addEventListener("pageshow", open);
-  window.marwayConsole.show = show;
+  // A page that was fetched beside the stream: the stream begins anew, as it does not know what is shown now.
+  window.marwayConsole.show = (html) => {
+    show(html);
+    close();
+    open();
+  };
   setInterval(ages, 5000);
   open();
 })();
