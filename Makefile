@@ -23,7 +23,7 @@ READY := $(VENV)/.ready
 SOURCES := archiver core deploy gateway handlers sidecar examples tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor example-monitoring example-release test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto docs pictures bench bench-bandit bench-bodies bench-cache bench-cold bench-cold-path bench-engines bench-evidence bench-releases adopt-reports example-graph bench-features bench-fetch bench-gateway bench-graph bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-shadow bench-speed bench-tables bench-weights images clean
+.PHONY: help setup up demo example-triton example-mlserver example-grpc-predictor example-monitoring example-release test test-extended test-long test-soak test-unit test-backends test-e2e test-faults test-install coverage lint fmt proto docs pictures bench bench-bandit bench-bodies bench-cache bench-client bench-cold bench-cold-path bench-engines bench-evidence bench-releases adopt-reports example-graph bench-batch bench-features bench-fetch bench-gateway bench-graph bench-http bench-logging bench-observations bench-open-inference bench-path bench-peers bench-processes bench-publish bench-shadow bench-speed bench-tables bench-weights images clean
 
 help: ## Show every verb
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -144,8 +144,14 @@ bench-bandit: setup ## Simulate what Thompson's policy gains against dividing re
 bench-bodies: setup ## Measure every process's memory while 20 bodies of 50 MiB go through at once
 	$(BIN)/python benchmarks/bench_bodies.py
 
+bench-batch: setup ## Measure rows a second of marway batch, and callers' latency beside it, in turns with none
+	$(BIN)/python benchmarks/bench_batch.py
+
 bench-cache: setup ## Measure what a kept answer saves against the same requests past the cache
 	$(BIN)/python benchmarks/bench_cache.py
+
+bench-client: setup ## Measure what marway.client adds to httpx, blocking and with asyncio
+	$(BIN)/python benchmarks/bench_client.py
 
 bench-cold: setup ## Measure a cold start and an idle worker's memory, forked against TorchServe's own way
 	$(BIN)/python benchmarks/bench_cold.py

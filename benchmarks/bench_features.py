@@ -18,11 +18,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,14 +34,14 @@ import pyarrow.parquet as pq
 import wrk
 from documents import Table, add_output, spread, write
 from gateway_slices import DIVIDED, OFF, WARM_S
-from gateway_without import SEAMS
+from gateway_without import ADDED, SEAMS
 from servers import Connection, MarwayUp, cpu_seconds, free_ports, marway_up
 from workloads import TINY, check
 
 EVERYTHING, CONTROL = "everything on", "nothing (control)"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 SLICED = {"observe=metadata": "metadata", "observe=bodies": "bodies", "a divided label": DIVIDED}
-FEATURES = [*(each for each in SEAMS if each != "nothing"), *SLICED]
+FEATURES = [*(each for each in SEAMS if each != "nothing"), *ADDED, *SLICED]
 PATH = f"/predict/{TINY.name}"
 GOAL = 0.10
 GOALS = {"observe=metadata": 0.05, "observe=bodies": 0.12, "a divided label": 0.15}
@@ -83,6 +85,7 @@ def main() -> int:
         scratch = Path(name)
         tokens = scratch / "tokens"
         tokens.write_text(f"bench: {token}\n")
+        os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = stack.enter_context(span_sink())
         up = stack.enter_context(marway_up(scratch / "home"))
         TINY.publish(up.ready["registry"], up.ready["admin"])
         features = args.features.split(",") if args.features else FEATURES
@@ -119,6 +122,26 @@ def main() -> int:
     print(markdown(result))
     write(args, "features", result)
     return 0
+
+
+@contextlib.contextmanager
+def span_sink() -> Iterator[str]:
+    """Take spans, and do nothing with them."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_request(self, code: object = None, size: object = None) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @contextlib.contextmanager
@@ -243,7 +266,7 @@ def costs(result: dict[str, Any]) -> dict[str, list[float]]:
     """Return what each feature costs in microseconds a request, round by round."""
     micros: dict[str, list[float]] = result["micros"]
     return {
-        name: [on - off for on, off in zip(micros[EVERYTHING], values, strict=True)]
+        name: [(on - off) * (-1 if name in ADDED else 1) for on, off in zip(micros[EVERYTHING], values, strict=True)]
         for name, values in micros.items()
         if name != EVERYTHING
     }
@@ -262,7 +285,8 @@ def markdown(result: dict[str, Any]) -> str:
     table = Table("feature", "µs a request", "share of the gateway", "goal")
     for name, values in costs(result).items():
         share = statistics.median(values) / whole
-        table.add(name, spread(values, 1), f"{share:.1%}", "" if name == CONTROL else verdict(name, share))
+        goal = "" if name in (CONTROL, *ADDED) else verdict(name, share)
+        table.add(name, spread(values, 1), f"{share:.1%}", goal)
     for name, observed in result.get("observed", {}).items():
         share = statistics.median(observed["cost"]) / statistics.median(observed["whole"])
         table.add(name, spread(observed["cost"], 1), f"{share:.1%}", verdict(name, share))

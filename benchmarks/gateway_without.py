@@ -1,4 +1,6 @@
-"""A gateway with one feature switched off, to measure what that costs: `gateway_without.py FEATURE ARGUMENTS…`.
+"""A gateway with one feature switched off, or traces switched on, to measure what that costs.
+
+`gateway_without.py FEATURE ARGUMENTS…`
 
 The arguments are those of `marway gateway`. What has a setting is switched off by it; the rest has none, for nobody
 should run without, and one function of the gateway is replaced here. All that this knows of the gateway's inside
@@ -55,6 +57,11 @@ def without_auth() -> None:
     os.environ.pop("MARWAY_GATEWAY_PREDICT_TOKENS_FILE", None)
 
 
+def with_traces(sampler: str) -> None:
+    """A setting of the gateway's own, and OpenTelemetry's; whatever the caller's trace context says."""
+    os.environ["MARWAY_GATEWAY_TRACES"], os.environ["OTEL_TRACES_SAMPLER"] = "otlp", sampler
+
+
 SEAMS: dict[str, Callable[[], None]] = {
     "nothing": lambda: None,
     "request ids": without_ids,
@@ -65,8 +72,15 @@ SEAMS: dict[str, Callable[[], None]] = {
 }
 
 
+ADDED: dict[str, Callable[[], None]] = {
+    "unkept traces": lambda: with_traces("always_off"),
+    "kept traces": lambda: with_traces("always_on"),
+}
+"""What is off while everything is on, as it goes to somebody."""
+
+
 def main() -> int:
-    SEAMS[sys.argv[1]]()
+    {**SEAMS, **ADDED}[sys.argv[1]]()
     from marway_ops.cli.main import main as marway
 
     sys.argv = ["marway", "gateway", *sys.argv[2:]]

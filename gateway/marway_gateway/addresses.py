@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 
 from marway.errors import clip
 
-__all__ = ["PodAddress", "PodService", "PodSlices", "parse_pods", "parse_sources"]
+__all__ = ["PodAddress", "PodService", "PodSlices", "bracketed", "is_loopback", "parse_pods", "parse_sources"]
 
 _POD_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:\[\]-]{0,127}")
 _DNS_LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -151,3 +152,16 @@ def parse_sources(value: Any) -> tuple[str, ...]:
                 "beginning of an address as https://models.example.com/"
             )
     return tuple(each if each.endswith("/") else each + "/" for each in places)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host, by its name or address, is this machine to itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def bracketed(host: str) -> str:
+    """Return a host as URLs have it."""
+    return f"[{host}]" if ":" in host else host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -18,6 +19,7 @@ from marway.errors import InvalidRequest, clip
 from marway.wire.problems import Problem
 from marway_gateway.access.authentication import check_request
 from marway_gateway.access.origins import Cors, answer_preflight, check_admin_request
+from marway_gateway.addresses import bracketed, is_loopback
 from marway_gateway.gateway import CurrentGateway, Gateway
 from marway_gateway.http.error_bodies import error_body, surface_of
 from marway_gateway.http.requests import Check, FastPathApp, request_info
@@ -25,12 +27,13 @@ from marway_gateway.openapi import describe, problems
 from marway_gateway.settings import GatewaySettings
 from marway_gateway.surfaces.catalogue import catalogue_router
 from marway_gateway.surfaces.feedback import add_feedback_route
+from marway_gateway.surfaces.later_answers import performing
 from marway_gateway.surfaces.registered import SURFACES
 from marway_http.hosts import HostGuard
 from marway_http.pages.about import About, Link
 from marway_http.pages.routes import Health, HomePage, add_process_routes, expose, with_head
 
-__all__ = ["HEALTH_LINKS", "LINKS", "create_app", "new_app"]
+__all__ = ["HEALTH_LINKS", "LINKS", "console_links", "create_app", "new_app"]
 
 LINKS: Final = (
     Link(href="docs", title="Every route, to read and to try; openapi.json says the same to programs"),
@@ -44,7 +47,7 @@ _ABOUT: Final = About(
     name="Marway gateway",
     version=__version__,
     description="Serves models: each answers at /predict/MODEL, and as TorchServe, KServe, Triton and TensorFlow "
-    "Serving answer, over REST and gRPC. README.md and docs/http.md of Marway say more.",
+    "Serving answer, over REST and gRPC; the console is on the admin port. docs/http.md of Marway says more.",
     links=(*LINKS, Link(href="readyz", title="Can it serve?"), *HEALTH_LINKS),
     example="curl -d 'wake me at seven' http://THIS-HOST/predict/intent",
 )
@@ -75,11 +78,14 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
         gateway=gateway,
         token_file=settings.predict_tokens_file,
         cors=Cors(settings.cors_origins) if settings.cors_origins else None,
+        more_links=partial(console_links, settings),
     )
     app.include_router(catalogue_router(current))
     for surface in SURFACES:
         surface.add_routes(app, current)
     add_feedback_route(app, current)
+    if gateway is not None:
+        gateway.later.begin(performing(current))
 
     @app.get(
         "/readyz",
@@ -97,6 +103,21 @@ def create_app(settings: GatewaySettings, *, gateway: Gateway | None = None) -> 
     return app
 
 
+def console_links(settings: GatewaySettings, request: Request) -> tuple[Link, ...]:
+    """Return where the console is, for a page of the public port; nothing where the asker may not get there.
+
+    That is known of who asks this port itself, under an address that the admin port has as well. What a proxy's clients
+    can reach is not known here.
+    """
+    asked, server = request.url, request.scope.get("server")
+    host = asked.hostname or ""
+    known = is_loopback(host) or host == settings.admin_host
+    if not (settings.console and settings.admin_port and known and server and asked.port == server[1]):
+        return ()
+    at = f"{asked.scheme}://{bracketed(host)}:{settings.admin_port}/"
+    return (Link(href=at, title="The console: models, releases, pods, requests, in a browser"),)
+
+
 def new_app(
     *,
     about: About,
@@ -106,6 +127,7 @@ def new_app(
     uploads: frozenset[str] = frozenset(),
     cors: Cors | None = None,
     home: HomePage | None = None,
+    more_links: Callable[[Request], tuple[Link, ...]] | None = None,
 ) -> tuple[FastPathApp, CurrentGateway]:
     """Return an app with what the public and the admin port share, and a function that gives its gateway.
 
@@ -117,6 +139,7 @@ def new_app(
         uploads: Content types that such a port takes at `POST /models` as well.
         cors: Says which web pages may send what browsers ask for first; None leaves such questions to the routes.
         home: Answers `/` for people, of an app whose pages they sign in to; None has a plain page and no signing in.
+        more_links: Gives what `/` names beside ``about``'s own.
     """
 
     @cache  # it is asked at each request
@@ -150,7 +173,9 @@ def new_app(
         peers = current().peers
         return await (peers.exposed(registry) if peers is not None else expose(registry))
 
-    add_process_routes(app, about, lambda: current().telemetry.metrics.registry, exposed=exposed, home=home)
+    add_process_routes(
+        app, about, lambda: current().telemetry.metrics.registry, exposed=exposed, home=home, more_links=more_links
+    )
     return app, current
 
 

@@ -23,6 +23,7 @@ from marway_gateway.admin.kept.asking import KeptPredictions
 from marway_gateway.admin.loading import Loader
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser
+from marway_gateway.asynchronous.later import LaterPredictions, predicting_later
 from marway_gateway.conversion.converters import Converters
 from marway_gateway.discovery.opening import watched_pods
 from marway_gateway.duties.opening import doing_duties
@@ -82,6 +83,7 @@ class Gateway:
     releaser: Releaser
     feedback: FeedbackLog
     kept: KeptPredictions
+    later: LaterPredictions
     events: RecentEvents
     webhooks: WebhooksFile | None
     rollouts: Rollouts
@@ -251,6 +253,7 @@ async def open_gateway(
             retries=partial(Retries, budget, telemetry.metrics, max_retries=settings.max_retries),
             algorithm_pools=settings.algorithm_pools,
         )
+        later = await stack.enter_async_context(predicting_later(settings, observed, telemetry.metrics.registry))
         yield Gateway(
             settings=settings,
             reader=reader,
@@ -275,6 +278,7 @@ async def open_gateway(
             releaser=Releaser(loader, writer, contracts),
             feedback=feedback,
             kept=KeptPredictions(registry.url, settings),
+            later=later,
             events=RecentEvents(registry.store),
             webhooks=webhooks,
             rollouts=rollouts,

@@ -103,6 +103,17 @@ _TITLES: Final = {
     503: "Nothing is wrong with the request; `Retry-After` says when to try again.",
     504: "The request's deadline passed first.",
 }
+_ANY: Final[Json] = {"description": "Any JSON value."}
+_SCALARS: Final = [{"type": "boolean"}, {"type": "integer"}, {"type": "number"}, {"type": "string"}]
+_WITHOUT_END: Final[Json] = {
+    **dict.fromkeys(("JsonValue", "JsonValue-Input", "JsonValue-Output"), _ANY),
+    "Elements": {
+        "description": "Elements, flat or in lists of lists as the shape is.",
+        "type": "array",
+        "items": {"anyOf": [*_SCALARS, {"type": "array", "items": {}}]},
+    },
+}
+"""Schemas in the place of those that contain themselves: generators of clients leave out all that has one."""
 _CROWDED: Final = Problem(
     title="Overloaded",
     status=503,
@@ -215,6 +226,8 @@ def describe(app: FastAPI, *, tokens: bool, guarded: bool) -> Callable[[], Json]
         document = with_values(with_problems(made()))
         used = {tag for methods in document["paths"].values() for each in methods.values() for tag in each["tags"]}
         document["tags"] = [each for each in document["tags"] if each["name"] in used]
+        schemas = document["components"]["schemas"]
+        schemas |= {name: kind for name, kind in _WITHOUT_END.items() if name in schemas}
         # Relative to the document: behind a proxy that puts a prefix before the paths, it is still right.
         document["servers"] = [{"url": "./", "description": "This port."}]
         if tokens:

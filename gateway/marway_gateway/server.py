@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import uvloop
 from marway.errors import InvalidSettings
 from marway.process.stop_request import StopRequest, watch_for_stop
 from marway_gateway.access.origins import Cors
+from marway_gateway.addresses import bracketed, is_loopback
 from marway_gateway.admin.app import create_admin_app
 from marway_gateway.app import create_app
 from marway_gateway.gateway import Gateway, open_gateway
@@ -117,8 +117,8 @@ async def serve(
         addresses = Addresses(
             gateway=f"http://{address_of(public_socket)}",
             admin=f"http://{address_of(admin_socket)}",
-            grpc=f"{_bracketed(settings.grpc_host)}:{grpc_server.port}",
-            admin_grpc=f"{_bracketed(settings.admin_host)}:{grpc_servers[-1].port}" if grpc_servers[1:] else None,
+            grpc=f"{bracketed(settings.grpc_host)}:{grpc_server.port}",
+            admin_grpc=f"{bracketed(settings.admin_host)}:{grpc_servers[-1].port}" if grpc_servers[1:] else None,
         )
         try:
             starting = asyncio.create_task(_until_up(public, admin), name="starting")
@@ -146,7 +146,7 @@ def check_admin_port(settings: GatewaySettings) -> None:
     Raises:
         InvalidSettings: It has no tokens, and is not on loopback.
     """
-    if settings.admin_tokens_file is None and not _is_loopback(settings.admin_host):
+    if settings.admin_tokens_file is None and not is_loopback(settings.admin_host):
         raise InvalidSettings(
             f"the admin port would be open to everybody on {settings.admin_host}: name a file of tokens in "
             "admin_tokens_file (MARWAY_GATEWAY_ADMIN_TOKENS_FILE), or leave admin_host at 127.0.0.1"
@@ -166,17 +166,6 @@ async def _until_settled(gateway: Gateway) -> None:
 async def _until_up(*servers: HttpServer) -> None:
     for server in servers:
         await server.up.wait()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _say_ready(addresses: Addresses) -> None:

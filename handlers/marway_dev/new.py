@@ -69,12 +69,12 @@ KINDS: Final[Mapping[KindName, Kind]] = {
 def new(
     kind: Annotated[KindName, typer.Argument(help="What the model takes, or what made it.")],
     directory: Annotated[
-        Path | None, typer.Argument(help="Directory to write to, new or empty; KIND by default.")
+        Path | None, typer.Argument(help="Directory to write to, new or empty; KIND-model by default.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a handler to begin with: its code, examples of requests, and a test."""
-    target = directory or Path(kind.value)
+    target = directory or Path(f"{kind.value}-model")
     written = write_new(kind, target)
     if as_json:
         print_json({"directory": str(target), "kind": kind.value, "files": written, "commands": commands(kind, target)})

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from watchfiles import Change, awatch
 
@@ -96,10 +96,10 @@ class Served:
 
     async def run(self) -> None:
         """Load, and load anew with each change and when the worker ended by itself, until cancelled."""
-        async with _changes(self._files, self._examples) as changes:
+        async with _changes(self._files, self._examples) as (changes, watching):
             await self.reload()
             while True:
-                names = await self._next(changes)
+                names = await self._next(changes, watching)
                 if names:
                     self._terminal.changed(names)
                 else:
@@ -113,17 +113,18 @@ class Served:
         if worker is not None:
             await worker.aclose()
 
-    async def _next(self, changes: asyncio.Queue[list[str]]) -> list[str]:
+    async def _next(self, changes: asyncio.Queue[list[str]], watching: asyncio.Task[None]) -> list[str]:
         """Return the files that were changed, or none where the worker ended by itself."""
-        worker = self._worker
         change = asyncio.ensure_future(changes.get())
-        waited: set[asyncio.Future[object]] = {cast("asyncio.Future[object]", change)}
-        if worker is not None:
-            waited.add(cast("asyncio.Future[object]", worker.ended))
+        waited: list[asyncio.Future[Any]] = [change, watching]
+        if self._worker is not None:
+            waited.append(self._worker.ended)
         try:
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if change.done():
                 return change.result()
+            if watching.done():
+                watching.result()  # it ends by a failure alone
         finally:
             change.cancel()
         self._terminal.log("error", "the handler's process ended: another one is started", None)
@@ -175,8 +176,10 @@ def _whole(pieces: Sequence[Answer]) -> GoldenAnswer:
 
 
 @asynccontextmanager
-async def _changes(files: HandlerFiles, examples: Sequence[Example]) -> AsyncIterator[asyncio.Queue[list[str]]]:
-    """Give a queue of what was changed, by the names of the files."""
+async def _changes(
+    files: HandlerFiles, examples: Sequence[Example]
+) -> AsyncIterator[tuple[asyncio.Queue[list[str]], asyncio.Task[None]]]:
+    """Give a queue of what was changed, by the names of the files, and the task that fills it."""
     queue: asyncio.Queue[list[str]] = asyncio.Queue()
     stop = asyncio.Event()
     of_examples = {each.input.absolute().parent for each in examples if isinstance(each.input, Path)}
@@ -186,16 +189,15 @@ async def _changes(files: HandlerFiles, examples: Sequence[Example]) -> AsyncIte
 
     async def watch() -> None:
         async for changes in awatch(
-            *directories, recursive=False, debounce=_DEBOUNCE_MS, step=_DEBOUNCE_MS // 4, stop_event=stop,
-            raise_interrupt=False,
-        ):  # fmt: skip
+            *directories, recursive=False, debounce=_DEBOUNCE_MS, step=_DEBOUNCE_MS // 4, stop_event=stop
+        ):
             names = _names(changes, known)
             if names:
                 queue.put_nowait(names)
 
     task = asyncio.create_task(watch(), name="watch-files")
     try:
-        yield queue
+        yield queue, task
     finally:
         stop.set()
         await asyncio.wait({task})

@@ -19,14 +19,29 @@ from support.up import Up, processes_of, wait_until
 ROOT = Path(__file__).parents[2]
 # Commands that need one another run in their order, in tests/e2e/test_openai.py, tests/e2e/test_docs_rollouts.py,
 # tests/archiver/bundles/test_docs_bundles.py, tests/archiver/adopt/test_docs_adopt.py,
-# tests/archiver/test_docs_graphs.py, tests/gateway/admin/test_docs_backup.py and tests/e2e/test_sequences.py.
-_RUN_IN_ORDER = ("adopt", "backup", "bundles", "copying", "graphs", "openai", "rollouts", "sequences", "tables")
+# tests/archiver/test_docs_graphs.py, tests/dev/test_docs_dev.py, tests/gateway/admin/test_docs_backup.py and
+# tests/e2e/test_sequences.py.
+_RUN_IN_ORDER = (
+    "adopt",
+    "backup",
+    "bundles",
+    "copying",
+    "dev",
+    "graphs",
+    "importers",
+    "openai",
+    "rollouts",
+    "sequences",
+    "tables",
+    "tutorial",
+)
 _ELSEWHERE = {ROOT / "docs" / f"{name}.md" for name in _RUN_IN_ORDER}
 PAGES = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")} - _ELSEWHERE)
 _FENCE = re.compile(r"^```(console|sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # These run the tests, the linters or a whole installation: CI has just done so, and here make only plans them.
 _PLANNED = {
     "setup",
+    "docs",
     "test",
     "test-unit",
     "test-e2e",
@@ -40,8 +55,10 @@ _PLANNED = {
     "images",
     "bench",
     "bench-bandit",
+    "bench-batch",
     "bench-bodies",
     "bench-cache",
+    "bench-client",
     "bench-cold",
     "bench-cold-path",
     "bench-engines",

@@ -73,6 +73,7 @@ def test_flags_that_contradict(marway: Marway, tmp_path: Path) -> None:
         assert message in " ".join(marway("copy", "intent", *to, *flags).err.replace("│", "").split())
 
 
+@pytest.mark.extended  # tests/core/storage/test_exports.py has the same without the command
 def test_a_file(marway: Marway, tmp_path: Path) -> None:
     """`export` says what is in the file and what is not, `import` what became of it; a damaged file is one line."""
     file, to = tmp_path / "x.marway", ("--registry", (tmp_path / "to").as_uri())

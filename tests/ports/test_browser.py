@@ -115,6 +115,30 @@ async def test_pages_need_no_other_host(page: Page, seen: Seen, port: Port, tmp_
     assert seen.complaints == []
 
 
+@pytest.mark.extended  # test_trying_a_model sends the same route JSON; gateway/http/test_bodies.py has the kinds
+async def test_trying_with_text_and_a_file(
+    page: Page, seen: Seen, pod: FakePod, registry: Registry, tokens: Path
+) -> None:
+    """The API page sends text and pictures too, behind tokens; and shows the gateway's own ports and models."""
+    picture = Path(__file__).parents[2] / "examples/digits/samples/7.png"
+    block = "#operations-predict-predict"
+    async with running(pod, registry=registry, predict_tokens_file=tokens) as gateway:
+        await page.goto(f"{gateway.addresses.gateway}/docs")
+        await authorize(page)
+        assert (await tried(page, "predict-predict"))[0] == 200
+        await page.select_option(f"{block} .body-param-content-type select", "text/plain")
+        assert await tried(page, "predict-predict") == (200, "wake me at seven")
+        await page.select_option(f"{block} .body-param-content-type select", "image/png")
+        await page.set_input_files(f"{block} input[type=file]", picture)
+        await page.dispatch_event(f"{block} .btn.execute", "click")
+        await expect(page.locator(f"{block} .live-responses-table .response-col_status").last).to_contain_text("200")
+        assert json.loads((await tried(page, "models-list_models"))[1])["models"][0]["name"] == "intent"
+    kinds = [each.headers["content-type"] for each in pod.requests]
+    assert kinds == ["application/json", "text/plain", "image/png"]
+    assert [each.body for each in pod.requests[1:]] == [b"wake me at seven", picture.read_bytes()]
+    assert seen.complaints == []
+
+
 async def either(pod: FakePod, request: web.Request) -> web.StreamResponse:
     """Give back what came, whole or row by row."""
     return await (rows if request.headers.get("content-type") == ROWS_CONTENT_TYPE else answer)(pod, request)

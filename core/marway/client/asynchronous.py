@@ -22,6 +22,7 @@ from marway.client.calls import (
     get_call,
     model_path,
     predict_call,
+    request_of,
 )
 from marway.client.catalogue import Model, ModelVersion, page_of, read_as
 from marway.client.pieces import Event, accept_of
@@ -62,6 +63,7 @@ class AsyncClient:
         self._target = Target.of(url, api_key, timeout_s=timeout_s, retries=retries, headers=headers)
         self._owned = http_client is None
         self._http = http_client or httpx.AsyncClient(**CONNECTIONS)
+        self._build = request_of if http_client is None else http_client.build_request
 
     async def __aenter__(self) -> Self:
         return self
@@ -265,7 +267,7 @@ class AsyncClient:
     ) -> T | None:
         """Return what one try comes to; None after the pause before another."""
         call, (headers, timeout) = attempts.call, attempts.begin()
-        request = self._http.build_request(call.method, call.url, content=call.body, headers=headers, timeout=timeout)
+        request = self._build(call.method, call.url, content=call.body, headers=headers, timeout=timeout)
         try:
             try:
                 with anyio.fail_after(max(0.0, call.deadline.left_s()) + GRACE_S):
@@ -280,7 +282,8 @@ class AsyncClient:
 async def _read_whole(response: httpx.Response) -> bytes:
     """Return the body of an answer."""
     try:
-        return b"".join([piece async for piece in response.aiter_bytes()])
-    finally:
+        return b"".join([piece async for piece in response.aiter_bytes()])  # which closes it at its end
+    except BaseException:
         with anyio.CancelScope(shield=True):
             await response.aclose()
+        raise

@@ -22,6 +22,7 @@ from marway.client.calls import (
     get_call,
     model_path,
     predict_call,
+    request_of,
 )
 from marway.client.catalogue import Model, ModelVersion, page_of, read_as
 from marway.client.pieces import Event, accept_of
@@ -62,6 +63,7 @@ class Client:
         self._target = Target.of(url, api_key, timeout_s=timeout_s, retries=retries, headers=headers)
         self._owned = http_client is None
         self._http = http_client or httpx.Client(**CONNECTIONS)
+        self._build = request_of if http_client is None else http_client.build_request
 
     def __enter__(self) -> Self:
         return self
@@ -263,7 +265,7 @@ class Client:
     def _attempt(self, attempts: Attempts, receive: Callable[[httpx.Response, Attempts], T]) -> T | None:
         """Return what one try comes to; None after the pause before another."""
         call, (headers, timeout) = attempts.call, attempts.begin()
-        request = self._http.build_request(call.method, call.url, content=call.body, headers=headers, timeout=timeout)
+        request = self._build(call.method, call.url, content=call.body, headers=headers, timeout=timeout)
         try:
             try:
                 return receive(self._http.send(request, stream=True), attempts)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, Literal, TypedDict
+from uuid import uuid4
 
 import httpx
 
@@ -14,7 +15,7 @@ from marway.admin_client import token_of
 from marway.client.values import JSON, body_of, to_json
 from marway.deadline import Deadline
 from marway.errors import InvalidInput, InvalidSettings
-from marway.refs import Reference, check_label, check_model_id, check_version, is_label, new_ulid, parse_reference
+from marway.refs import Reference, check_label, check_model_id, check_version, is_label, parse_reference
 from marway.wire import headers as wire
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "model_path",
     "path_of",
     "predict_call",
+    "request_of",
 ]
 
 Priority = Literal["batch"]
@@ -73,7 +75,7 @@ class Call:
     """
 
     method: str
-    url: str
+    url: httpx.URL
     headers: dict[str, str]
     body: bytes | None
     deadline: Deadline
@@ -236,9 +238,22 @@ def _call(
     seconds = target.timeout_s if timeout_s is None else timeout_s
     if seconds <= 0:
         raise InvalidInput(f"timeout_s={seconds}: a time-out is above 0 seconds")
-    name = new_ulid() if request_id is None else _value("request_id", request_id)
+    name = uuid4().hex if request_id is None else _value("request_id", request_id)
     every = {**target.headers, **headers, wire.REQUEST_ID: name}
-    return Call(method, target.url + path, every, body, Deadline.after(seconds), name, model, repeatable)
+    return Call(method, _parsed(target.url + path), every, body, Deadline.after(seconds), name, model, repeatable)
+
+
+@lru_cache(maxsize=256)
+def _parsed(url: str) -> httpx.URL:
+    return httpx.URL(url)
+
+
+def request_of(
+    method: str, url: httpx.URL, *, content: bytes | None, headers: Mapping[str, str], timeout: httpx.Timeout
+) -> httpx.Request:
+    """Return a request as httpx's clients build it, at half of the cost: one with nothing of its own to add."""
+    every = {"accept": "*/*", "accept-encoding": "gzip, deflate", "connection": "keep-alive", **headers}
+    return httpx.Request(method, url, content=content, headers=every, extensions={"timeout": timeout.as_dict()})
 
 
 def _checked(headers: Mapping[str, str] | None) -> dict[str, str]:

@@ -66,7 +66,7 @@ def to_json(value: object) -> bytes:
         InvalidInput: JSON cannot say it: NaN, an infinity, bytes, an object of a kind that is not known here.
     """
     try:
-        return json.dumps(value, default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        return _ENCODER.encode(value).encode()
     except UnicodeEncodeError as exc:
         raise InvalidInput("the input has text that is no Unicode (half a surrogate pair): mend it") from exc
     except (ValueError, RecursionError) as exc:  # the standard library's words for both are of its own insides
@@ -101,6 +101,9 @@ def _plain(value: Any) -> object:
     if isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError("bytes within it have no form in JSON: send them alone, or as base64 text")
     raise TypeError(f"a {type(value).__module__}.{type(value).__name__} has no form in JSON")
+
+
+_ENCODER: Final = json.JSONEncoder(default=_plain, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
 
 
 def _is_from(value: object, package: str) -> bool:

@@ -42,7 +42,7 @@ class Link(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    href: str = Field(description="Relative to the address that was asked.")
+    href: str = Field(description="Relative to the address that was asked, or an address.")
     title: str
 
 
@@ -95,9 +95,13 @@ def prefers_page(accept: str) -> bool:
     return page > 0 and page >= wanted.get("application/json", 0.0)
 
 
+def _shown(href: str) -> str:
+    return html.escape(href if "://" in href else f"/{href}")
+
+
 def _page(about: About) -> str:
     rows = "\n".join(
-        f'<tr><td><a href="{html.escape(link.href)}">/{html.escape(link.href)}</a></td>'
+        f'<tr><td><a href="{html.escape(link.href)}">{_shown(link.href)}</a></td>'
         f"<td>{html.escape(link.title)}</td></tr>"
         for link in about.links
     )

@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from marway import __version__
-from marway_http.pages.about import ABOUT_CONTENT, About, about_answer, prefers_page
+from marway_http.pages.about import ABOUT_CONTENT, About, Link, about_answer, prefers_page
 
 __all__ = ["API_PAGE_PATHS", "HeadAsGet", "Health", "HomePage", "add_process_routes", "expose", "with_head"]
 
@@ -32,10 +32,11 @@ API_PAGE_PATHS: Final = ("/docs", "/docs/page.js", "/docs/swagger-ui-bundle.js",
 _PACKAGE: Final = "fastapi_offline"
 """Carries Swagger UI; nothing else of it is used."""
 _POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Swagger UI sets style attributes from its script; scripts are from files alone."""
+"""Swagger UI sets style attributes from its script; scripts are from files alone. Pictures and sound of answers are
+shown from memory (`blob:`)."""
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <head>
@@ -94,6 +95,7 @@ def add_process_routes(
     *,
     exposed: Callable[[CollectorRegistry], Awaitable[bytes]] = expose,
     home: HomePage | None = None,
+    more_links: Callable[[Request], tuple[Link, ...]] | None = None,
 ) -> None:
     """Add `/`, `/healthz`, `/metrics`, and the API's pages, which the document does not have.
 
@@ -103,6 +105,7 @@ def add_process_routes(
         metrics_of: Gives the metrics; asked at each request, because they may exist only while the app runs.
         exposed: Writes them; one of several processes that answer for a port tells of all.
         home: The page at `/`; None has a plain one that says what the JSON says.
+        more_links: Gives what `/` names beside `about`'s own, by who asks.
     """
 
     @app.get(
@@ -116,7 +119,8 @@ def add_process_routes(
         """JSON, or a page where `Accept` prefers that."""
         if home is not None and prefers_page(request.headers.get("accept", "")):
             return await home(request)
-        body, headers = about_answer(about, request.headers.get("accept"))
+        links = about.links if more_links is None else (*about.links, *more_links(request))
+        body, headers = about_answer(about.model_copy(update={"links": links}), request.headers.get("accept"))
         return Response(body, headers=headers)
 
     @app.get("/healthz", tags=["health"], summary="Does the process run?")

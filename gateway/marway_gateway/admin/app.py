@@ -8,8 +8,7 @@ from fastapi import FastAPI
 
 from marway import __version__
 from marway_gateway.admin.contract_routes import contracts_router
-from marway_gateway.admin.events import events_router
-from marway_gateway.admin.handler_lines import handler_lines_router
+from marway_gateway.admin.kept.events import events_router
 from marway_gateway.admin.kept.routes import kept_router
 from marway_gateway.admin.labels import labels_router
 from marway_gateway.admin.pods import pods_router
@@ -18,6 +17,7 @@ from marway_gateway.admin.settings import settings_router
 from marway_gateway.admin.traffic.course import divided_router
 from marway_gateway.admin.traffic.rollouts import rollouts_router
 from marway_gateway.admin.traffic.shadow import shadow_router
+from marway_gateway.admin.versions.handler_lines import handler_lines_router
 from marway_gateway.admin.versions.routes import versions_router
 from marway_gateway.app import HEALTH_LINKS, LINKS, new_app
 from marway_gateway.console.pages import CONSOLE_LINK, add_console, console_home

@@ -65,6 +65,9 @@ def _date_time(value: object) -> object:
 Moment = Annotated[AwareDatetime, BeforeValidator(_date_time), Field(strict=False)]
 
 
+_SCALARS: Final = ("boolean", "number", "string", "object", "null")
+
+
 def _as_json(truth: Any) -> str | None:
     """Return what came as JSON again; it raises where that is none, as the reader lets NaN and infinities through."""
     return None if truth is None else _JSON.encode(truth)
@@ -73,7 +76,7 @@ def _as_json(truth: Any) -> str | None:
 Truth = Annotated[
     Any,
     AfterValidator(_as_json),
-    WithJsonSchema({"anyOf": [{"type": kind} for kind in ("boolean", "number", "string", "array", "object", "null")]}),
+    WithJsonSchema({"anyOf": [*({"type": kind} for kind in _SCALARS), {"type": "array", "items": {}}]}),
 ]
 """A JSON value on its way in, its text from then on."""
 

@@ -14,6 +14,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from marway_gateway.addresses import PodAddress, PodService, PodSlices, parse_pods, parse_sources
 from marway_gateway.settings.connections import ConnectionSettings
 from marway_gateway.settings.console import ConsoleSettings
+from marway_gateway.settings.later import LaterSettings
 from marway_gateway.settings.observed import ObservedSettings
 from marway_gateway.settings.traces import TraceSettings
 from marway_gateway.settings.units import Bytes, Count, Percent, Port, Seconds
@@ -22,7 +23,7 @@ from marway_http.hosts import parse_hosts, parse_origins
 __all__ = ["GatewaySettings", "PodAddress", "PodService", "PodSlices"]
 
 
-class GatewaySettings(ObservedSettings, ConnectionSettings, ConsoleSettings, TraceSettings):
+class GatewaySettings(ObservedSettings, ConnectionSettings, ConsoleSettings, LaterSettings, TraceSettings):
     """All that can be set about a gateway."""
 
     model_config = SettingsConfigDict(env_prefix="MARWAY_GATEWAY_")

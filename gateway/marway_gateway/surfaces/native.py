@@ -1,53 +1,26 @@
 """Marway's own surface: any body in, the model's own answer out.
 
-They are documented by FastAPI and served as bare ASGI: validation and dependency machinery would cost more than all
-else that the gateway does for a small request.
+Its routes are served as bare ASGI: validation and dependency machinery would cost more than all else that the gateway
+does for a small request. `native_routes` has them documented by FastAPI.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Awaitable
+from typing import Final
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from marway.wire.headers import EXPLAIN, NOTHING
 from marway_gateway.gateway import CurrentGateway
-from marway_gateway.http.requests import FastPathApp, request_info, send_whole
-from marway_gateway.openapi import PREDICTION_ERRORS, add_served, problems
+from marway_gateway.http.requests import request_info, send_whole
 from marway_gateway.surfaces.answers import stream_answer
 from marway_gateway.surfaces.http_call import http_call
-from marway_gateway.surfaces.surface import Surface
 from marway_http.channel import CHANNEL, Channel
-from marway_http.pages.openapi import ANSWERS, BODIES
 
-__all__ = ["NATIVE", "NativePredict"]
+__all__ = ["NATIVE_PATHS", "NativePredict", "now_or_later"]
 
-_BODY: Final[dict[str, Any]] = {
-    "requestBody": {
-        "required": True,
-        "description": "The model's input, of any content type: these are the usual ones. The fields of forms reach "
-        "the handler under their names, anything else under `data`.",
-        "content": BODIES,
-    }
-}
-_ANSWER: Final[dict[int | str, dict[str, Any]]] = {
-    200: {
-        "description": "The model's own answer: its body, status and content type. A version that streams answers in "
-        "pieces as they come: with `Accept: text/event-stream` each is an event, and the last one is `end` or `error`.",
-        "content": ANSWERS,
-        "headers": {
-            name: {"description": text, "schema": {"type": "string"}}
-            for name, text in (
-                ("X-Request-Id", "The caller's, or made here."),
-                ("X-Model-Name", "The model that answered."),
-                ("X-Model-Version", "The version that answered."),
-                ("X-Model-Id", "The same version's id."),
-                ("Server-Timing", "Milliseconds of resolving, of the pod and in all; what the cache did."),
-                ("X-Cache", "`hit`, `miss` or `bypass`, for models whose answers may be given again."),
-            )
-        },
-    }
-}
+NATIVE_PATHS: Final = ("/predict/{model}", "/predict/{model}/{selector}")
 
 
 class NativePredict:
@@ -100,23 +73,10 @@ class NativePredict:
         await send_whole(channel, info, answer.reply.status, answer.reply.header_block, data)
 
 
-def _add_routes(app: FastPathApp, gateway: CurrentGateway) -> None:
-    add_served(
-        app,
-        NativePredict(gateway),
-        (
-            ("/predict/{model}", "predict", "Predict with a model"),
-            ("/predict/{model}/{selector}", "predict_version", "Predict with a version or a label"),
-        ),
-        tags=["predict"],
-        responses={**_ANSWER, **problems(*PREDICTION_ERRORS)},
-        openapi_extra=_BODY,
-    )
+def now_or_later(now: ASGIApp, later: ASGIApp) -> ASGIApp:
+    """Return what has requests with the header `Prefer` served by ``later``, and all others by ``now``."""
 
+    def chosen(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return (later if b"prefer" in request_info(scope).headers else now)(scope, receive, send)
 
-NATIVE: Final = Surface(
-    name="native",
-    tag="predict",
-    about="Ask a model: any body in, the model's own answer out.",
-    add_routes=_add_routes,
-)
+    return chosen

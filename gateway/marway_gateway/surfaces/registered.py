@@ -6,7 +6,7 @@ from typing import Final
 
 from marway_gateway.http.error_bodies import add_error_form
 from marway_gateway.surfaces.grpc.prediction import PREDICTION
-from marway_gateway.surfaces.native import NATIVE
+from marway_gateway.surfaces.native_routes import NATIVE
 from marway_gateway.surfaces.open_inference.routes import OPEN_INFERENCE
 from marway_gateway.surfaces.openai.routes import OPENAI
 from marway_gateway.surfaces.surface import Surface

@@ -23,7 +23,7 @@ from marway_gateway.observe.telemetry import RequestInfo
 from marway_gateway.transport import Upstream
 from marway_gateway.transport.client import Pod
 from marway_gateway.transport.reply import Reply
-from marway_http.traces import Traces, fail, wall_clock
+from marway_http.traces import Traces, fail, sampled, wall_clock
 
 __all__ = ["RequestTraces", "TracedUpstream"]
 
@@ -125,6 +125,8 @@ class TracedUpstream(Upstream):
     async def predict(
         self, pod: Pod, name: str, version: str, *, headers: Mapping[str, str], body: RequestBody, deadline: Deadline
     ) -> Reply:
+        if not sampled(headers):  # nor is the prediction's own span kept, which the pod is told of
+            return await super().predict(pod, name, version, headers=headers, body=body, deadline=deadline)
         address = urlsplit(pod.url)
         span = self._traces.begin(
             "attempt",

@@ -64,7 +64,7 @@ async def test_models_and_one_of_them(gateway: Running) -> None:
     assert (first.status_code, first.headers["location"], first.headers["vary"]) == (303, "console/models", "Accept")
     text = await shown(gateway, "/console/models")
     assert text.index(">digits<") < text.index(">intent<")
-    assert "1 of 1 pod take" in text
+    assert "Pods that take requests: 1 of 1" in text
     assert 'class="badge good">1 of 1<' in text
     assert ">2</td>" in text
     assert 'href="../console/models/intent"' in text

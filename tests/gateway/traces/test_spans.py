@@ -14,6 +14,7 @@ from marway.errors import InvalidSettings, ModelError, Overloaded
 from marway.registry import Registry
 from marway.wire.headers import Outcome
 from marway_http.traces import open_traces
+from support.graphs import publish_graph
 from support.otlp import Receiver, receiving
 from support.registry import publish
 
@@ -134,3 +135,30 @@ def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     with pytest.raises(InvalidSettings, match="http/protobuf"):
         open_traces("otlp", service="marway-gateway")
+
+
+@pytest.mark.extended  # a gateway of its own; tests/gateway/graph has what graphs do
+async def test_nodes_of_a_graph_are_spans(
+    registry: Registry, make_pod: MakePod, tmp_path: Path, receiver: Receiver
+) -> None:
+    """A node that asks a model is a prediction within the graph's span; others are spans too."""
+    for name in ("clean", "score"):
+        publish(registry, tmp_path, name)
+    nodes = {
+        "all": {"kind": "sequence", "nodes": ["first", "second"]},
+        "first": {"kind": "model", "model": "clean"},
+        "second": {"kind": "model", "model": "score"},
+    }
+    publish_graph(registry, tmp_path, {"nodes": nodes, "start": "all"})
+    pod = await make_pod()
+    async with running(pod, registry=registry, traces="otlp") as gateway:
+        answer = await gateway.predict("/predict/tour", b"x", content_type="text/plain", traceparent=SAMPLED)
+        assert answer.status_code == 200
+    graph = receiver.one("predict tour")
+    assert graph.parent == PARENT
+    assert set(receiver.children(graph)) == {"node all", "node first", "node second"}
+    first, second = receiver.one("node first"), receiver.one("node second")
+    assert (receiver.children(first), receiver.children(second)) == (["attempt"], ["attempt"])
+    assert (first.attributes["marway.model"], second.attributes["marway.model"]) == ("clean", "score")
+    parents = [each.parent for each in sorted(receiver.named("attempt"), key=lambda each: each.began_s)]
+    assert parents == [first.id, second.id]

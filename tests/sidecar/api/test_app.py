@@ -337,6 +337,7 @@ async def test_every_route_is_documented(registry: Registry, tmp_path: Path) -> 
         ("get", "/watch"),
         ("get", "/models"),
         ("get", "/models/{model}/{selector}"),
+        ("get", "/models/{model}/{selector}/log"),
         ("get", "/models/{model}/{selector}/ready"),
         ("post", "/models/{model}/{selector}/load"),
         ("post", "/models/{model}/{selector}/compare"),

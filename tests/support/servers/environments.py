@@ -1,8 +1,9 @@
-"""The environments of the servers: one each, for what they require does not go together, nor with what Marway requires.
+"""Environments of servers and programs: one each, for what they require does not go together, nor with Marway's own.
 
-Each has what the extra `backends-test-NAME` of pyproject.toml asks for, in the versions of `locks/NAME.txt`, which
-`python tests/support/servers/environments.py NAME…` writes anew. It is made on first use and again when one of the two
-changes, by uv from its cache with hard links; nothing is fetched afterwards. `make clean` removes them.
+Each has what the extra `backends-test-NAME`, or another `…-test-NAME`, of pyproject.toml asks for, in the versions of
+`locks/NAME.txt`, which `python tests/support/servers/environments.py NAME…` writes anew. It is made on first use and
+again when one of the two changes, by uv from its cache with hard links; nothing is fetched afterwards. `make clean`
+removes them.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ __all__ = ["NAMES", "asked", "environment", "locked", "site_packages"]
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENTS = ROOT / ".venv-backends"
-NAMES = ("bentoml", "litserve", "mlserver", "mms", "transformers", "triton")
-"""Of the extras `backends-test-NAME`."""
+NAMES = ("bentoml", "importers", "litserve", "mlserver", "mms", "openapi", "transformers", "triton")
+"""Of the extras `…-test-NAME`."""
 _INSTALL_S = 900
 
 
@@ -50,10 +51,10 @@ def environment(name: str) -> Path:
 
 
 def asked(name: str) -> list[str]:
-    """Return what the extra of a server asks for."""
+    """Return what the extra of an environment asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found: list[str] = project["optional-dependencies"][f"backends-test-{name}"]
-    return found
+    extras: dict[str, list[str]] = project["optional-dependencies"]
+    return next(wanted for extra, wanted in extras.items() if extra.endswith(f"-test-{name}"))
 
 
 def locked(name: str) -> Path:
@@ -91,7 +92,13 @@ def _prepare_triton(packages: Path) -> None:
         copy.replace(file)
 
 
-_PREPARE: Mapping[str, Callable[[Path], None]] = {"triton": _prepare_triton}
+def _prepare_importers(packages: Path) -> None:
+    """Have Marway itself, and torch, from this environment: behind what the other has."""
+    here = sysconfig.get_path("purelib")
+    (packages / "zz_marway.pth").write_text(f"import site; site.addsitedir({here!r})\n")
+
+
+_PREPARE: Mapping[str, Callable[[Path], None]] = {"importers": _prepare_importers, "triton": _prepare_triton}
 
 
 def python_library() -> str:

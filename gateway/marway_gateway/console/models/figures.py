@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from marway.errors import MarwayError
 from marway.refs import check_model_id
-from marway_gateway.admin.handler_lines import handler_log
+from marway_gateway.admin.versions.handler_lines import handler_log
 from marway_gateway.console.frame import HEADERS, console_router, fragment
 from marway_gateway.console.models.intervals import interval_plot
 from marway_gateway.console.plots import MILLISECONDS, TIME, Axis, Line, Point, line_plot

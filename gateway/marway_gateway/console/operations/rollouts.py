@@ -1,4 +1,4 @@
-"""The pages of rollouts, with their evidence over time, and of shadow copies, with what they told."""
+"""The pages of rollouts: those that run, how one stands, with its evidence over time, and what shadow copies told."""
 
 from __future__ import annotations
 
@@ -97,6 +97,7 @@ def rollouts_page(current: CurrentGateway) -> APIRouter:
 
     @router.get("/console/shadow/{model}/{label}")
     async def shadow(request: Request, model: str, label: str) -> Response:
+        """What shadow copies told of a version, and how to start and stop them."""
         gateway = current()
         standing = await gateway.reader.call(label_of, gateway.reader.registry, model, label)
         try:

@@ -2,17 +2,15 @@
 
 from pathlib import Path
 
-from marway_archiver.testing import assert_batch_correct, json_row, load_handler
+from marway_archiver.testing import json_row, load_handler, text_row
 
 HERE = Path(__file__).parent
 
 
-def test_it_answers_alone_and_in_batches() -> None:
-    """Each row is answered in a batch as it is alone, and one that is no input fails by itself."""
+def test_it_answers_in_pieces_and_in_batches() -> None:
+    """A text's answer is its pieces; rows that come together get theirs whole, and one that is none fails by itself."""
     with load_handler(HERE / "handler.py") as handler:
-        rows = [json_row("wake me up"), json_row({"text": "play jazz"}), json_row({"nothing": 1})]
-        first, second, refused = handler.ask(*rows)
-        assert first.text == "WAKE ME UP "
-        assert second.text == "PLAY JAZZ "
+        assert list(handler.instance.pieces("wake me up")) == ["WAKE ", "ME ", "UP "]
+        first, second, refused = handler.ask(text_row("wake me up"), json_row({"text": "play"}), json_row({"no": 1}))
+        assert (first.text, second.text) == ("WAKE ME UP ", "PLAY ")
         assert refused.status == 400
-        assert_batch_correct(handler, rows)
