@@ -53,8 +53,8 @@ def test_the_tests_that_are_written_pass(tmp_path: Path) -> None:
     assert f"{len(KINDS)} passed" in out
 
 
-@pytest.mark.extended  # processes with torch; the quick tests of the parts are above and in test_handler_files.py
-@pytest.mark.parametrize("kind", usual(KindName.sklearn, more=[each for each in KINDS if each != "sklearn"]))
+@pytest.mark.extended  # one kind's each time: test_docs_dev.py
+@pytest.mark.parametrize("kind", usual(more=KINDS))
 def test_what_the_page_says_comes_next_works(kind: KindName, tmp_path: Path) -> None:
     """Served, packed and verified, the handler answers its examples as they say."""
     done = marway("new", kind.value, "mine", "--json", cwd=tmp_path)

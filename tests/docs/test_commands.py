@@ -19,13 +19,16 @@ from support.up import Up, processes_of, wait_until
 ROOT = Path(__file__).parents[2]
 # Commands that need one another run in their order, in tests/e2e/test_openai.py, tests/e2e/test_docs_rollouts.py,
 # tests/archiver/bundles/test_docs_bundles.py, tests/archiver/adopt/test_docs_adopt.py,
-# tests/archiver/test_docs_graphs.py, tests/gateway/admin/test_docs_backup.py and tests/e2e/test_sequences.py.
+# tests/archiver/test_docs_graphs.py, tests/dev/test_docs_dev.py, tests/gateway/admin/test_docs_backup.py and
+# tests/e2e/test_sequences.py.
 _RUN_IN_ORDER = (
     "adopt",
     "backup",
     "bundles",
     "copying",
+    "dev",
     "graphs",
+    "importers",
     "openai",
     "rollouts",
     "sequences",

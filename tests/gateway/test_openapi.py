@@ -165,8 +165,7 @@ def test_paths(tmp_path: Path) -> None:
     admin |= {rollout, *(f"{rollout}/{verb}" for verb in ("abort", "course", "pause", "promote", "resume"))}
     admin |= {"/models/{model}/labels/{label}/protection", "/models/{model}/labels/{label}/approvals"}
     admin |= {"/models/{model}/contracts", "/models/{model}/contracts/{consumer}/{name}"}
-    admin |= {"/models/{model}/figures", "/models/{model}/versions/{version}/log"}
-    admin |= {"/observations", "/observations/{id}", "/console/try/{model}/{selector}"}
+    admin |= {"/models/{model}/figures", "/observations", "/observations/{id}", "/console/try/{model}/{selector}"}
     inside = ("differences", "examples", "examples/{number}", "files", "proofs")
     verbs = ("compare", "contracts", "load", "log", "pods", "unload", *inside)
     admin |= {f"/models/{{model}}/versions/{{version}}/{after}" for after in verbs}

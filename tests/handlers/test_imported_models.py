@@ -16,6 +16,7 @@ from marway.errors import InvalidArchive
 from marway_archiver.importers.onnx import import_onnx
 from marway_archiver.testing import LoadedHandler, assert_batch_correct, bytes_row, json_row, load_handler, text_row
 
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # models are still saved so
 HANDLERS = Path(__file__).parents[2] / "handlers/marway_handlers"
 SHARED = [HANDLERS / "marway_handler_base.py", HANDLERS / "marway_handler_rows.py"]
 
@@ -129,7 +130,7 @@ def test_sklearn_models_answer_by_what_they_are(tmp_path: Path) -> None:
         joblib.dump(model, tmp_path / "model.joblib")
         return loaded("sklearn_model", tmp_path / "model.joblib")
 
-    with of(LogisticRegression(max_iter=50).fit(images, digits.target[:300])) as handler:
+    with of(LogisticRegression(max_iter=500).fit(images, digits.target[:300])) as handler:
         rows = [json_row(images[0].tolist()), json_row({"data": [images[7].tolist()]}), json_row([1, 2]), text_row("x")]
         answers = handler.ask(*rows)
         assert [each.status for each in answers] == [200, 200, 400, 400]

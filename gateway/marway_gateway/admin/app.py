@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from marway import __version__
 from marway_gateway.admin.contract_routes import contracts_router
-from marway_gateway.admin.events import events_router
+from marway_gateway.admin.kept.events import events_router
 from marway_gateway.admin.kept.routes import kept_router
 from marway_gateway.admin.labels import labels_router
 from marway_gateway.admin.pods import pods_router

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from marway.archives.entries import from_bytes
-from marway.errors import InvalidArchive
+from marway.errors import InvalidArchive, InvalidInput
 from marway.records import Signature, TensorSpec
+from marway_archiver.cli.pack import pack_model
 from marway_archiver.importers.huggingface import import_huggingface
 from marway_archiver.importers.importing import ImportKind, pack_imported
 from marway_archiver.importers.mlflow import import_mlflow
@@ -25,7 +28,6 @@ from marway_archiver.publishing.facts import (
     encode_archive_facts,
     with_archive_facts,
 )
-from support.cli import marway, refused
 
 MLMODEL = """\
 flavors:
@@ -202,10 +204,16 @@ def test_an_imported_model_is_packed_with_its_handler(tmp_path: Path) -> None:
     assert names == {"MAR-INF/MANIFEST.json", ARCHIVE_FACTS, "model.pt", "torchscript.py", *shared}
 
 
-@pytest.mark.extended  # processes; the rules themselves are above
-def test_flags_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
+def test_flags_that_do_not_go_together_are_refused() -> None:
     """A source needs --from, --from a source, and the importer says the handler itself."""
-    said = ("pack", "--model-name", "m", "--version", "1")
-    assert "DIR" in refused(marway(*said, "--from", "onnx", cwd=tmp_path))
-    assert "--from" in refused(marway(*said, "directory", cwd=tmp_path))
-    assert "--handler" in refused(marway(*said, "--from", "onnx", ".", "--handler", "x", cwd=tmp_path))
+    app = typer.Typer()
+    app.command()(pack_model)
+    for more, named in (
+        (["--from", "onnx"], "DIR"),
+        (["directory"], "--from"),
+        (["--from", "onnx", ".", "--handler", "x"], "--handler"),
+        (["--from", "onnx", ".", "--backend", "native"], "--backend"),
+    ):
+        refused = CliRunner().invoke(app, ["--model-name", "m", "--version", "1", *more])
+        assert isinstance(refused.exception, InvalidInput)
+        assert named in refused.exception.message

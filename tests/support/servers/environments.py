@@ -26,7 +26,7 @@ __all__ = ["NAMES", "asked", "environment", "locked", "site_packages"]
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENTS = ROOT / ".venv-backends"
-NAMES = ("bentoml", "litserve", "mlserver", "mms", "openapi", "transformers", "triton")
+NAMES = ("bentoml", "importers", "litserve", "mlserver", "mms", "openapi", "transformers", "triton")
 """Of the extras `…-test-NAME`."""
 _INSTALL_S = 900
 
@@ -92,7 +92,13 @@ def _prepare_triton(packages: Path) -> None:
         copy.replace(file)
 
 
-_PREPARE: Mapping[str, Callable[[Path], None]] = {"triton": _prepare_triton}
+def _prepare_importers(packages: Path) -> None:
+    """Have Marway itself, and torch, from this environment: behind what the other has."""
+    here = sysconfig.get_path("purelib")
+    (packages / "zz_marway.pth").write_text(f"import site; site.addsitedir({here!r})\n")
+
+
+_PREPARE: Mapping[str, Callable[[Path], None]] = {"importers": _prepare_importers, "triton": _prepare_triton}
 
 
 def python_library() -> str:

@@ -1,1 +1,1 @@
-"""What was kept of predictions, to look at: admin routes, and what the console shows of it."""
+"""What was kept, to look at: of predictions, and events; admin routes, and what the console shows of it."""

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from marway.records import utc_now
-from marway_gateway.admin.events import recent_events
+from marway_gateway.admin.kept.events import recent_events
 from marway_gateway.console.frame import console_router, render
 from marway_gateway.gateway import CurrentGateway
 from marway_observations.events.event import TYPES
