@@ -162,7 +162,7 @@ def error_of(response: httpx.Response, content: bytes, call: Call, *, attempts: 
         error = MarwayError(
             f"{call.url} leads to {headers.get('location')!r} with status {status}: give the client the URL to ask"
         )
-    elif wire.MODEL_NAME in headers and (text := _own_words(content)) is None:
+    elif wire.MODEL_NAME in headers:
         answer = Answer(status, headers, content, attempts)
         error = ModelRefused(
             f"the model answered with status {status}: {clip(content.decode(errors='replace'))}", answer=answer
@@ -170,6 +170,7 @@ def error_of(response: httpx.Response, content: bytes, call: Call, *, attempts: 
     else:
         text = _own_words(content) or f"status {status} from {call.url}: {clip(content.decode(errors='replace'), 200)}"
         error = _BY_STATUS.get(status, MarwayError)(text, model=call.model, retry_after_s=retry_after_s(headers))
+    error.status = status
     return named(error, call, headers)
 
 
