@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Scope
 
-from marway.errors import NotFound, Overloaded
+from marway.errors import MarwayError, NotFound, Overloaded
 from marway_gateway.console.frame import HEADERS, console_router
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.server_sent_events import EVENT_STREAM
@@ -124,7 +124,11 @@ def live_router(current: CurrentGateway) -> APIRouter:
             raise NotFound("there is no such page")
         if parts.streams >= _STREAMS_MAX:
             raise Overloaded(f"{_STREAMS_MAX} pages are live already: load this one again", retry_after_s=10)
-        part = await parts.part(request, page, anew=True)
+        parts.streams += 1  # from now on: many may come while their pages are made
+        try:
+            part = await parts.part(request, page, anew=True)
+        finally:
+            parts.streams -= 1
         if part.text is None:
             raise NotFound(f"the console has no page {page!r} that is live")
         headers = {**HEADERS, "X-Accel-Buffering": "no"}
@@ -148,7 +152,10 @@ async def _stream(
             await asyncio.sleep(_LOOK_S)
             if parts.clock() - part.at < part.pause_s:
                 continue
-            part = await parts.part(request, page)
+            try:
+                part = await parts.part(request, page)
+            except MarwayError:  # the browser opens the next stream, and is told why in place of it
+                return
             if part.text is None:
                 yield _event("gone", "")
                 return
