@@ -160,7 +160,8 @@ def error_of(response: httpx.Response, content: bytes, call: Call, *, attempts: 
             error = Unauthenticated(f"{error.message} ({sent})")
     elif 300 <= status < 400:
         error = MarwayError(
-            f"{call.url} leads to {headers.get('location')!r} with status {status}: give the client the URL to ask"
+            f"{call.shown_url} leads to {headers.get('location')!r} with status {status}: "
+            "give the client the URL to ask"
         )
     elif wire.MODEL_NAME in headers and (text := _own_words(content)) is None:
         answer = Answer(status, headers, content, attempts)
@@ -168,8 +169,14 @@ def error_of(response: httpx.Response, content: bytes, call: Call, *, attempts: 
             f"the model answered with status {status}: {clip(content.decode(errors='replace'))}", answer=answer
         )
     else:
-        text = _own_words(content) or f"status {status} from {call.url}: {clip(content.decode(errors='replace'), 200)}"
-        error = _BY_STATUS.get(status, MarwayError)(text, model=call.model, retry_after_s=retry_after_s(headers))
+        text = (
+            _own_words(content)
+            or f"status {status} from {call.shown_url}: {clip(content.decode(errors='replace'), 200)}"
+        )
+        kind_of_error = _BY_STATUS.get(status, MarwayError)
+        if status == 502 and not call.repeatable:  # of a proxy, which may have passed the request on before
+            kind_of_error = errors.OutcomeUnknown
+        error = kind_of_error(text, model=call.model, retry_after_s=retry_after_s(headers))
     return named(error, call, headers)
 
 

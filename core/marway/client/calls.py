@@ -83,6 +83,11 @@ class Call:
     model: str | None = None
     repeatable: bool = True
 
+    @property
+    def shown_url(self) -> httpx.URL:
+        """The address as errors may name it: without a user's name and password."""
+        return self.url.copy_with(userinfo=b"")
+
 
 @dataclass(frozen=True)
 class Target:
@@ -95,7 +100,7 @@ class Target:
         headers: Of each call.
     """
 
-    url: str
+    url: str = field(repr=False)  # a password may be in it
     timeout_s: float
     retries: int
     headers: Mapping[str, str] = field(repr=False)  # the token is among them
