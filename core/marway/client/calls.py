@@ -43,10 +43,10 @@ _SEQUENCE: Final = frozenset({wire.SEQUENCE_ID, wire.SEQUENCE_ID.replace("_", "-
 
 
 class CallOptions(TypedDict, total=False):
-    """What any prediction may be told, beside the model and the input."""
+    """What may go with any prediction, beside the model and the input."""
 
     content_type: str | None
-    """Of the input; else told by its type (`marway.client.values.body_of`)."""
+    """Of the input; else known by its type (`marway.client.values.body_of`)."""
     headers: Mapping[str, str] | None
     """More headers, which the handler sees."""
     timeout_s: float | None

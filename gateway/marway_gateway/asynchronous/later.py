@@ -74,7 +74,7 @@ class AsyncLimits:
 async def predicting_later(
     settings: GatewaySettings, store: ObjectStore, metrics: CollectorRegistry
 ) -> AsyncIterator[LaterPredictions]:
-    """Open what answers later; it begins to work once it is told how to predict."""
+    """Open what answers later; it begins to work once `begin` gave it what predicts."""
     limits = AsyncLimits(
         requests=settings.async_requests,
         bytes=settings.async_bytes,

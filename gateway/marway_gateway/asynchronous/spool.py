@@ -2,7 +2,7 @@
 
 ::
 
-    async/requests/ID     a request that is not answered yet: written before its caller is told that it is accepted
+    async/requests/ID     a request that is not answered yet: written before its caller gets 202
     async/claims/ID       who works on it; as old, by the store's clock, as its holder has not been heard of
     async/results/ID      the answer, created once
 

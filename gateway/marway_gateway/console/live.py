@@ -34,7 +34,7 @@ _MOST_S: Final = 30.0
 _SHARE: Final = 0.05
 """Part of the time that making one page may take: one that reads much is made less often."""
 _BEAT_S: Final = 10.0
-"""Silence after which something is said, so that whoever went away is noticed."""
+"""Silence after which a comment is sent, so that whoever went away is noticed."""
 _LASTS_S: Final = 60.0
 """How long a stream lasts; browsers open the next by themselves, with a token that is looked at again."""
 _LOOK_S: Final = 0.25
@@ -145,7 +145,7 @@ async def _stream(
     """Yield events: `part` with the live part, `gone` when there is none any more, and comments in between."""
     parts.streams += 1
     try:
-        began = told_at = parts.clock()
+        began = sent_at = parts.clock()
         shown = part.digest
         yield f"retry: 1000\n\n{_event('part', part.text or '')}"
         while not stopping() and parts.clock() - began < _LASTS_S:
@@ -154,16 +154,16 @@ async def _stream(
                 continue
             try:
                 part = await parts.part(request, page)
-            except MarwayError:  # the browser opens the next stream, and is told why in place of it
+            except MarwayError:  # the browser opens the next stream, and gets the error in place of it
                 return
             if part.text is None:
                 yield _event("gone", "")
                 return
             if part.digest != shown:
-                shown, told_at = part.digest, parts.clock()
+                shown, sent_at = part.digest, parts.clock()
                 yield _event("part", part.text)
-            elif parts.clock() - told_at >= _BEAT_S:
-                told_at = parts.clock()
+            elif parts.clock() - sent_at >= _BEAT_S:
+                sent_at = parts.clock()
                 yield ":\n\n"
     finally:
         parts.streams -= 1
