@@ -61,6 +61,8 @@ def test_what_a_person_remembers(registry: Registry, kept: list[dict[str, object
         found(model="other")
     with pytest.raises(InvalidInput, match="is no time"):
         found(since="yesterday")
+    with pytest.raises(InvalidInput, match="from 1970 on"):
+        found(since="0001-01-01T00:00:00Z")
 
 
 def test_all_of_one(registry: Registry, kept: list[dict[str, object]]) -> None:

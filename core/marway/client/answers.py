@@ -163,7 +163,7 @@ def error_of(response: httpx.Response, content: bytes, call: Call, *, attempts: 
             f"{call.shown_url} leads to {headers.get('location')!r} with status {status}: "
             "give the client the URL to ask"
         )
-    elif wire.MODEL_NAME in headers and (text := _error_text(content)) is None:
+    elif wire.MODEL_NAME in headers:
         answer = Answer(status, headers, content, attempts)
         error = ModelRefused(
             f"the model answered with status {status}: {clip(content.decode(errors='replace'))}", answer=answer
@@ -177,6 +177,7 @@ def error_of(response: httpx.Response, content: bytes, call: Call, *, attempts: 
         if status == 502 and not call.repeatable:  # of a proxy, which may have passed the request on before
             kind_of_error = errors.OutcomeUnknown
         error = kind_of_error(text, model=call.model, retry_after_s=retry_after_s(headers))
+    error.status = status
     return named(error, call, headers)
 
 

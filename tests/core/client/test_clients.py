@@ -139,13 +139,14 @@ def test_what_says_something_about_the_request_is_never_tried_again(ask: Ask, er
     assert (caught.value.request_id, caught.value.prediction_id) == ("r-1", "p-1")
 
 
-def test_a_models_own_words(ask: Ask) -> None:
+@pytest.mark.parametrize("said", [{"why": "no text"}, {"error": "no text"}])
+def test_a_models_own_words(ask: Ask, said: dict[str, str]) -> None:
     """An answer of the model's with an error's status is a `ModelRefused`, with all that it answered."""
     headers = {"x-model-name": "intent", "x-model-version": "1.0"}
-    gateway = Gateway(httpx.Response(503, json={"why": "no text"}, headers=headers))
+    gateway = Gateway(httpx.Response(503, json=said, headers=headers))
     with pytest.raises(ModelRefused) as caught:
         ask(gateway, "predict", "intent", "hi")
-    assert (caught.value.answer.value, caught.value.status, caught.value.version) == ({"why": "no text"}, 503, "1.0")
+    assert (caught.value.answer.value, caught.value.status, caught.value.version) == (said, 503, "1.0")
     assert len(gateway.requests) == 1
 
 
