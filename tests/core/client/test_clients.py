@@ -297,6 +297,28 @@ def test_the_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "from-the" not in repr(target)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [httpx.ConnectError("refused"), httpx.Response(301, headers={"location": "/"}), httpx.Response(502, content=b"no")],
+)
+def test_a_password_of_the_url_is_not_shown(answer: httpx.Response | Exception) -> None:
+    """No error names what stands before the host of a URL, nor does a target's text."""
+    url = "http://ana:geheim@gateway.example:8000/ml"
+    with Client(url, retries=0, http_client=httpx.Client(transport=httpx.MockTransport(Gateway(answer)))) as client:
+        with pytest.raises(MarwayError, match=r"gateway\.example") as caught:
+            client.predict("intent", "hi")
+        assert "geheim" not in str(caught.value) + repr(client._target)
+
+
+def test_a_proxys_502_to_a_sequence_is_not_tried_again(ask: Ask) -> None:
+    """A proxy may have passed it on before: a sequence's state may have moved, anything else is asked again."""
+    gateway = Gateway(httpx.Response(502, content=b"bad gateway"), OK)
+    with pytest.raises(errors.OutcomeUnknown):
+        ask(gateway, "predict", "intent", "hi", headers={"ts_request_sequence_id": "s-1"})
+    assert len(gateway.requests) == 1
+    assert ask(Gateway(httpx.Response(502), OK), "predict", "intent", "hi") == {"label": "alarm"}
+
+
 def test_pauses_grow_and_are_bounded() -> None:
     """Without `Retry-After` pauses double by chance, up to two seconds."""
     target = Target.of("http://127.0.0.1:8000", "x", timeout_s=1000, retries=10, headers=None)
