@@ -1,7 +1,7 @@
 """What the console's try-it form sends a prediction to: the same predictor as the public port's, on the admin port.
 
 A body of any content type is taken here, which the admin port's guard lets through with the header
-`X-Marway-Console: 1` alone: no page of a stranger can send that without asking first, and is told no.
+`X-Marway-Console: 1` alone: no page of a stranger can send that without asking first, and is refused.
 """
 
 from __future__ import annotations
