@@ -139,6 +139,9 @@ def _bytes(number: float) -> str:
     return f"{number:.1f} TiB"
 
 
+_UNITS: Final = (("days", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
+
 def _seconds(seconds: float) -> str:
     """Return a duration as people read it."""
     if seconds < 1:
@@ -164,8 +167,10 @@ def _pretty(value: object) -> str:
 
 
 def _ago(at: datetime) -> str:
-    age_s = (datetime.now(UTC) - at).total_seconds()
-    return f"{_seconds(age_s)} ago" if age_s >= 1 else "just now" if age_s > -1 else f"in {_seconds(-age_s)}"
+    age_s = int((datetime.now(UTC) - at).total_seconds())
+    unit, size = next(((unit, size) for unit, size in _UNITS if abs(age_s) >= 2 * size), _UNITS[-1])
+    whole = f"{abs(age_s) // size} {unit}"
+    return f"{whole} ago" if age_s > 0 else "just now" if age_s == 0 else f"in {whole}"
 
 
 @pass_context
