@@ -91,7 +91,7 @@ class Asker:
     pace: Pace
     timeout_s: float
     give_up_s: float
-    _answered_at: float = field(default_factory=time.monotonic)
+    _silent_since: float | None = field(default=None, init=False)
 
     async def resolve(self, reference: Reference) -> Target:
         """Return the version that a reference means now.
@@ -150,7 +150,7 @@ class Asker:
                 else:
                     trouble = _trouble(answer) or _of_another(answer, target)
             if answer is not None and trouble is None:
-                self._answered_at = time.monotonic()
+                self._silent_since = None
                 self.pace.answered()
                 kind = answer.headers.get("content-type", "")
                 return Answer(question, answer.content, kind, answer.headers.get(headers.PREDICTION_ID))
@@ -158,7 +158,7 @@ class Asker:
             if isinstance(trouble, _FATAL):
                 raise trouble
             if not isinstance(trouble, Unavailable):
-                self._answered_at = time.monotonic()
+                self._silent_since = None
                 tries += 1
                 # A model that fails on an input does so again; what was too slow once, or broke, may not be.
                 own_fault = isinstance(trouble, (errors.InvalidInput, ModelError))
@@ -166,7 +166,10 @@ class Asker:
                     return _failure(question, trouble, answer)
                 await asyncio.sleep(wait_s)
                 continue
-            if time.monotonic() - self._answered_at > self.give_up_s:
+            # Counted from the first refusal: reading past what was done before may take longer than this.
+            now = time.monotonic()
+            self._silent_since = self._silent_since or now
+            if now - self._silent_since > self.give_up_s:
                 raise Unavailable(
                     f"nothing was answered for {self.give_up_s:g} s: {trouble.message}; start the same command again "
                     "when it is, and it goes on where it was"
