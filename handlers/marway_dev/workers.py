@@ -138,9 +138,13 @@ class Workers:
             if failure is not None:
                 raise LoadFailed(self._files.shown(failure, laid.directory))
             seconds = time.monotonic() - began
-            connection = await self._connected(launch, laid, answer_s or call_timeout_s)
+            try:
+                connection = await self._connected(launch, laid, answer_s or call_timeout_s)
+            except (OSError, TimeoutError) as exc:
+                raise LoadFailed(f"the handler was loaded, and its process ended or does not answer: {exc!r}") from exc
         except BaseException:
             await worker.aclose()
+            launch.remove_socket()
             raise
         finally:
             self._devices.take_back(launch.device)
