@@ -32,7 +32,10 @@ class Doubles(mlflow.pyfunc.PythonModel):
 
 frame = pandas.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
 mlflow.pyfunc.save_model(
-    sys.argv[1], python_model=Doubles(), signature=infer_signature(frame, frame["a"]), pip_requirements=["mlflow-skinny"]
+    sys.argv[1],
+    python_model=Doubles(),
+    signature=infer_signature(frame, frame["a"]),
+    pip_requirements=["mlflow-skinny"],
 )
 """
 HUGGING_FACE = """\
@@ -55,7 +58,11 @@ fast = transformers.PreTrainedTokenizerFast(
     tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
 )
 sizes = {
-    "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "initializer_range": 1.0
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "initializer_range": 1.0,
 }
 text = {**sizes, "vocab_size": len(vocab), "max_position_embeddings": 32}
 torch.manual_seed(0)

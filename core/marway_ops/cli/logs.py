@@ -59,11 +59,11 @@ def logs(
             raise typer.BadParameter("it goes with --cluster", param_hint=flag)
     names: dict[str, tuple[str, str]] = {}
     if model is not None:
+        if not cluster:
+            HomeLogs(home, {})  # says that nothing ran there before anything else is asked for
         local = home / "registry"
         beside = not cluster and local.is_dir()
         url = registry or (local.absolute().as_uri() if beside else registry_url(None))
-        if not cluster:
-            HomeLogs(home, {})  # says that nothing ran there before it asks which models there are
         names = _names(open_registry(url), model)
     wanted = _wanted(request, level, since, until, component or [], frozenset(names.values()) if model else None)
     source = (
