@@ -172,6 +172,7 @@ def test_lines_are_followed(home: Path) -> None:
         (["--component", "kernel"], "is no component"),
         (["--since", "yesterday-ish"], "is no time"),
         (["--context", "x"], "it goes with --cluster"),
+        (["--until", "1m", "--follow"], "has no end"),
     ],
 )
 def test_what_cannot_be_is_refused(home: Path, arguments: list[str], said: str) -> None:
@@ -195,3 +196,6 @@ def test_a_cluster_is_read_through_kubectl(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "kubectl" / "error").write_text("error: no cluster\n")
     failed = CliRunner().invoke(app, ["--cluster"])
     assert "kubectl cannot read the logs: error: no cluster" in f"{failed.output}{failed.exception}"
+    (kubectl.bin / "kubectl").write_text("#!/bin/sh\nhead -c 200000 /dev/zero | tr '\\0' x >&2\nexit 1\n")
+    failed = CliRunner().invoke(app, ["--cluster"])
+    assert "kubectl cannot read the logs: xxx" in f"{failed.output}{failed.exception}"

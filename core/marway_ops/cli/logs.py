@@ -57,6 +57,8 @@ def logs(
     for flag, value in (("--namespace", namespace), ("--context", context)):
         if value is not None and not cluster:
             raise typer.BadParameter("it goes with --cluster", param_hint=flag)
+    if follow and until is not None:
+        raise typer.BadParameter("what is followed has no end: leave --until or --follow away", param_hint="--until")
     names: dict[str, tuple[str, str]] = {}
     if model is not None:
         if not cluster:
