@@ -128,7 +128,8 @@ class MarwayError(Exception):
     """Of the graph that was asked, where one failed: `NODE`, or `NODE/NODE` in a graph of a graph."""
     request_id: str | None = None
     prediction_id: str | None = None
-    """Which request failed, and which prediction, where a client was answered so."""
+    status: int | None = None
+    """Which request failed, which prediction, and with which HTTP status, where a client was answered so."""
 
     def __init_subclass__(cls, *, code: str | None = None, title: str | None = None) -> None:
         """Set a kind's code, and its title, by default the code's words; without a code it has its parent's."""
@@ -253,15 +254,14 @@ class LoadFailed(MarwayError, code="load_failed", title="Model failed to load"):
 class ModelError(MarwayError, code="model_error"):
     """The model's own code refused or failed this request.
 
-    Args:
-        status: The HTTP-like status that the handler chose (400-599), as `ts` exceptions carry it.
+    The HTTP-like ``status`` is what the handler chose (400-599), as `ts` exceptions carry it.
     """
 
     def __init__(
         self, message: str, *, status: int = 500, model: str | None = None, version: str | None = None
     ) -> None:
         super().__init__(message, model=model, version=version)
-        self.status = status
+        self.status: int = status
 
 
 class Unimplemented(MarwayError, code="not_implemented"): ...

@@ -55,6 +55,8 @@ def moment(text: str, now: datetime) -> datetime:
         raise InvalidInput(
             f"{clip(text, 40)!r} is no time: give how long ago, such as 24h or 7d, or a time such as 2026-03-04T12:00"
         ) from None
+    if not 1970 <= at.year < 9999:  # a little before or after it is asked for too, and must be a time
+        raise InvalidInput(f"{clip(text, 40)!r} is long before or after all that was kept: give a time from 1970 on")
     return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at
 
 

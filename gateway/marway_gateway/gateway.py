@@ -19,7 +19,7 @@ from marway.resolve.reader import RegistryReader
 from marway.resolve.resolver import Resolver
 from marway_gateway.access.authentication import TokenFile
 from marway_gateway.admin.contracts import ContractChecks
-from marway_gateway.admin.kept.asking import KeptPredictions
+from marway_gateway.admin.kept.searches import KeptPredictions
 from marway_gateway.admin.loading import Loader
 from marway_gateway.admin.registry_writer import RegistryWriter
 from marway_gateway.admin.release import Releaser

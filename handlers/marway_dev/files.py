@@ -31,6 +31,7 @@ class Laid:
         directory: Where they are; links to the files themselves.
         handler: The handler, as a manifest names it.
         calling: How it is called.
+        device_type: `cpu` or `gpu`, where the configuration file says so.
         timeouts_s: How long loading may take, and a call, where the configuration file says so.
         warnings: What `marway pack` would warn of.
     """
@@ -38,6 +39,7 @@ class Laid:
     directory: Path
     handler: str
     calling: Calling
+    device_type: str | None
     timeouts_s: tuple[float | None, float | None]
     warnings: tuple[str, ...]
 
@@ -112,16 +114,11 @@ class HandlerFiles:
         manifest = directory / "MAR-INF/MANIFEST.json"
         manifest.parent.mkdir(exist_ok=True)
         manifest.write_bytes(encode_manifest(collected.manifest))
-        config = collected.config
+        config, name = collected.config, collected.manifest.model.handler
         if config is None:
-            return Laid(directory, collected.manifest.model.handler, Calling(), (None, None), collected.warnings)
-        return Laid(
-            directory,
-            collected.manifest.model.handler,
-            config.calling,
-            (config.startup_timeout_s, config.response_timeout_s),
-            collected.warnings,
-        )
+            return Laid(directory, name, Calling(), None, (None, None), collected.warnings)
+        timeouts_s = config.startup_timeout_s, config.response_timeout_s
+        return Laid(directory, name, config.calling, config.device_type, timeouts_s, collected.warnings)
 
     def watched(self) -> frozenset[Path]:
         """Return the directories whose files are looked at for changes: each alone, without what is below it."""

@@ -44,7 +44,6 @@ Log = Callable[[str, str, str | None], None]
 """Told of a level, a text and a traceback, as the worker wrote them."""
 _SERVER_NAME: Final = "dev"
 _LOAD_TIMEOUT_S: Final = 120.0
-_GREETING_S: Final = 10.0
 
 
 class _Output(ModelsLog):
@@ -128,23 +127,25 @@ class Workers:
         began = time.monotonic()
         load_s, answer_s = laid.timeouts_s
         launch = await self._launch(laid, answer_s or call_timeout_s)
-        worker = await WorkerProcess.start(launch)
+        worker = None
         try:
             try:
                 async with asyncio.timeout(load_s or _LOAD_TIMEOUT_S):
+                    worker = await WorkerProcess.start(launch)
                     failure = await worker.until_ready()
-            except TimeoutError:
-                failure = f"loading took longer than {load_s or _LOAD_TIMEOUT_S:g} s (startupTimeout)"
-            if failure is not None:
-                raise LoadFailed(self._files.shown(failure, laid.directory))
-            seconds = time.monotonic() - began
-            try:
-                connection = await self._connected(launch, laid, answer_s or call_timeout_s)
-            except (OSError, TimeoutError) as exc:
-                raise LoadFailed(f"the handler was loaded, and its process ended or does not answer: {exc!r}") from exc
+                    if failure is not None:
+                        raise LoadFailed(self._files.shown(failure, laid.directory))
+                    seconds = time.monotonic() - began
+                    connection = await self._connected(launch, laid, answer_s or call_timeout_s)
+            except TimeoutError as exc:
+                raise LoadFailed(f"loading took longer than {load_s or _LOAD_TIMEOUT_S:g} s (startupTimeout)") from exc
+            except OSError as exc:
+                raise LoadFailed(f"no worker can be started: {exc}") from exc
         except BaseException:
-            await worker.aclose()
+            if worker is not None:
+                await worker.aclose()
             launch.remove_socket()
+            await asyncio.to_thread(shutil.rmtree, laid.directory.parent, ignore_errors=True)
             raise
         finally:
             self._devices.take_back(launch.device)
@@ -158,7 +159,7 @@ class Workers:
     async def _launch(self, laid: Laid, answer_within_s: float) -> Launch:
         number = next(self._numbers)
         directories = self._directories
-        device = await self._devices.given_to({}, 0, title=self._files.name)
+        device = await self._devices.given_to({"deviceType": laid.device_type}, 0, title=self._files.name)
         environment = handler_environment(directories.temporary) | self._devices.environment(device)
         searched = [str(laid.directory), *filter(None, [environment.get("PYTHONPATH")])]
         return Launch(
@@ -199,7 +200,7 @@ class Workers:
             _, connection = await asyncio.get_running_loop().create_unix_connection(
                 lambda: WorkerConnection(model, state), short
             )
-        await asyncio.wait_for(connection.greeted.wait(), _GREETING_S)
+        await connection.greeted.wait()
         return connection
 
 

@@ -52,3 +52,10 @@ def test_every_page_is_there_and_fetches_nothing_from_elsewhere(site: Path) -> N
         assert not [each for each in fetched.addresses if re.match(r"(https?:)?//", each)], page
     styles = "".join(each.read_text() for each in site.rglob("*.css"))
     assert not re.search(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", styles)
+
+
+def test_every_page_is_in_the_navigation_once() -> None:
+    """A page that two branches both put into the navigation would be there twice, which mkdocs says nothing of."""
+    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = re.findall(r"(\S+\.md)$", settings.partition("\nnav:\n")[2], re.MULTILINE)
+    assert sorted(named) == sorted(str(each.relative_to(ROOT / "docs")) for each in (ROOT / "docs").rglob("*.md"))

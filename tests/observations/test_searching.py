@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.fakes import running
-from marway.errors import InvalidInput, ModelNotFound, NotFound
+from marway.errors import InvalidInput, InvalidReference, ModelNotFound, NotFound
 from marway.records import utc_now
 from marway.registry import Registry
 from marway_observations.searching.questions import Explain, Search
@@ -61,6 +61,8 @@ def test_what_a_person_remembers(registry: Registry, kept: list[dict[str, object
         found(model="other")
     with pytest.raises(InvalidInput, match="is no time"):
         found(since="yesterday")
+    with pytest.raises(InvalidInput, match="from 1970 on"):
+        found(since="0001-01-01T00:00:00Z")
 
 
 def test_all_of_one(registry: Registry, kept: list[dict[str, object]]) -> None:
@@ -83,6 +85,15 @@ def test_all_of_one(registry: Registry, kept: list[dict[str, object]]) -> None:
 
 
 @pytest.mark.extended  # two processes that read Parquet; what they find, the tests above show
+@pytest.mark.parametrize("model", ["intent/../../state", "' OR true --", "..", "a\0b"])
+def test_names_that_no_model_has(registry: Registry, kept: list[dict[str, object]], model: str) -> None:
+    """What is part of keys and of SQL is a model's name, whatever was asked for."""
+    with pytest.raises(InvalidReference):
+        search(registry, registry.store, Search(model=model))
+    with pytest.raises(InvalidReference):
+        explain(registry, registry.store, Explain(id=str(kept[0]["prediction_id"]), model=model))
+
+
 async def test_over_the_admin_port(registry: Registry, kept: list[dict[str, object]]) -> None:
     """The gateway asks a process of its own, and gives what that finds or refuses."""
     async with running(registry=registry) as gateway:

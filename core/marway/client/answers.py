@@ -160,16 +160,24 @@ def error_of(response: httpx.Response, content: bytes, call: Call, *, attempts: 
             error = Unauthenticated(f"{error.message} ({sent})")
     elif 300 <= status < 400:
         error = MarwayError(
-            f"{call.url} leads to {headers.get('location')!r} with status {status}: give the client the URL to ask"
+            f"{call.shown_url} leads to {headers.get('location')!r} with status {status}: "
+            "give the client the URL to ask"
         )
-    elif wire.MODEL_NAME in headers and (text := _own_words(content)) is None:
+    elif wire.MODEL_NAME in headers:
         answer = Answer(status, headers, content, attempts)
         error = ModelRefused(
             f"the model answered with status {status}: {clip(content.decode(errors='replace'))}", answer=answer
         )
     else:
-        text = _own_words(content) or f"status {status} from {call.url}: {clip(content.decode(errors='replace'), 200)}"
-        error = _BY_STATUS.get(status, MarwayError)(text, model=call.model, retry_after_s=retry_after_s(headers))
+        text = (
+            _error_text(content)
+            or f"status {status} from {call.shown_url}: {clip(content.decode(errors='replace'), 200)}"
+        )
+        kind_of_error = _BY_STATUS.get(status, MarwayError)
+        if status == 502 and not call.repeatable:  # of a proxy, which may have passed the request on before
+            kind_of_error = errors.OutcomeUnknown
+        error = kind_of_error(text, model=call.model, retry_after_s=retry_after_s(headers))
+    error.status = status
     return named(error, call, headers)
 
 
@@ -185,27 +193,27 @@ def named(error: MarwayError, call: Call, headers: Mapping[str, str] | None = No
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that `Retry-After` asks to wait, as a number or a date (RFC 9110 §10.2.3)."""
-    said = headers.get(wire.RETRY_AFTER)
-    if said is None:
+    given = headers.get(wire.RETRY_AFTER)
+    if given is None:
         return None
-    if said.strip().isdecimal():
-        return float(said)
+    if given.strip().isdecimal():
+        return float(given)
     try:
-        at = parsedate_to_datetime(said)
+        at = parsedate_to_datetime(given)
     except (TypeError, ValueError):
         return None
     at = at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)
     return max(0.0, (at - datetime.now(timezone.utc)).total_seconds())
 
 
-def _own_words(content: bytes) -> str | None:
+def _error_text(content: bytes) -> str | None:
     """Return what an error of the protocols v1 and v2 says, `{"error": "…"}`, None where it is no such document."""
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    said = document.get("error") if isinstance(document, dict) and len(document) == 1 else None
-    return said if isinstance(said, str) else None
+    given = document.get("error") if isinstance(document, dict) and len(document) == 1 else None
+    return given if isinstance(given, str) else None
 
 
 def _charset(parameters: str) -> str:

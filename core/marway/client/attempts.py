@@ -73,7 +73,7 @@ class Attempts:
 
 def failure_of(exc: Exception, call: Call) -> MarwayError:
     """Return what a failure of the connection stands for."""
-    where = str(call.url.copy_with(path="", query=None)).rstrip("/")
+    where = str(call.shown_url.copy_with(path="", query=None)).rstrip("/")
     error: MarwayError
     if isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
         error = Unavailable(f"no gateway answers at {where}: {str(exc) or 'it took too long'}; is `marway up` running?")

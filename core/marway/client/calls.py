@@ -43,10 +43,10 @@ _SEQUENCE: Final = frozenset({wire.SEQUENCE_ID, wire.SEQUENCE_ID.replace("_", "-
 
 
 class CallOptions(TypedDict, total=False):
-    """What any prediction may be told, beside the model and the input."""
+    """What may go with any prediction, beside the model and the input."""
 
     content_type: str | None
-    """Of the input; else told by its type (`marway.client.values.body_of`)."""
+    """Of the input; else known by its type (`marway.client.values.body_of`)."""
     headers: Mapping[str, str] | None
     """More headers, which the handler sees."""
     timeout_s: float | None
@@ -83,6 +83,11 @@ class Call:
     model: str | None = None
     repeatable: bool = True
 
+    @property
+    def shown_url(self) -> httpx.URL:
+        """The address as errors may name it: without a user's name and password."""
+        return self.url.copy_with(userinfo=b"")
+
 
 @dataclass(frozen=True)
 class Target:
@@ -95,7 +100,7 @@ class Target:
         headers: Of each call.
     """
 
-    url: str
+    url: str = field(repr=False)  # a password may be in it
     timeout_s: float
     retries: int
     headers: Mapping[str, str] = field(repr=False)  # the token is among them

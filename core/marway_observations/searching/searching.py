@@ -10,6 +10,7 @@ from typing import Any, Final
 from marway.errors import ModelNotFound
 from marway.objects import ObjectStore
 from marway.records import utc_now
+from marway.refs import check_model_id
 from marway.registry import Registry
 from marway.serving import moment
 from marway_observations.layout import observations_prefix
@@ -37,9 +38,11 @@ def known_model(registry: Registry, store: ObjectStore, model: str) -> str:
     """Return a model's name as it is written; of one that is deleted, as it was.
 
     Raises:
+        InvalidReference: No model can have that name.
         ModelNotFound: There is none, and nothing was kept of one.
         RegistryUnavailable: Registry or store cannot be read.
     """
+    check_model_id(model)  # it becomes part of keys
     try:
         return registry.find(model)
     except ModelNotFound:
@@ -85,9 +88,8 @@ def explain(registry: Registry, store: ObjectStore, wanted: Explain) -> Explanat
         RegistryUnavailable: Registry or store cannot be read.
     """
     now = utc_now()
-    found = find(
-        store, wanted.id, model=wanted.model, since=moment(wanted.since, now), until=now + timedelta(minutes=5)
-    )
+    model = None if wanted.model is None else known_model(registry, store, wanted.model)
+    found = find(store, wanted.id, model=model, since=moment(wanted.since, now), until=now + timedelta(minutes=5))
     return Explanation(
         why=explained(found, registry, steps_of(store, found.row, registry)),
         input=_body(found.row, "input"),

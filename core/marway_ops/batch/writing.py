@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from marway.client.answers import value_of
+from marway.errors import MarwayError
 from marway_ops.batch.asking import Answer, Failure
 from marway_ops.batch.job import OWN_COLUMNS, OutputFormat
 from marway_ops.batch.rows import json_bytes
@@ -52,16 +53,16 @@ def _own(answer: Answer) -> dict[str, Any]:
 
 def _value(answer: Answer) -> Any:
     """Return an answer as JSON, text, or `{"b64": …}` where it is neither."""
-    kind = answer.content_type.partition(";")[0].strip().lower()
-    if kind == "application/json" or kind.endswith("+json") or not kind:
-        try:
-            return json.loads(answer.body)
-        except (ValueError, RecursionError):
-            pass  # it says so, and is none; or it is nested too deep to be read
     try:
-        return answer.body.decode()
+        value = value_of(answer.body, answer.content_type or "application/json")
+    except MarwayError:  # it is not what it says
+        value = answer.body
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
     except UnicodeDecodeError:
-        return {"b64": base64.b64encode(answer.body).decode()}
+        return {"b64": base64.b64encode(value).decode()}
 
 
 def _text(value: Any) -> str:

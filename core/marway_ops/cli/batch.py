@@ -7,12 +7,14 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
+import httpx
 import typer
 
 from marway.admin_client import token_of
+from marway.client import AsyncClient
 from marway.objects import open_store
 from marway.refs import Reference, parse_reference
-from marway_ops.batch.asking import Asker, connected
+from marway_ops.batch.asking import Asker
 from marway_ops.batch.job import FORMATS, OUTPUT_FORMATS, OWN_COLUMNS, Job
 from marway_ops.batch.output import Output
 from marway_ops.batch.pace import Pace
@@ -93,14 +95,17 @@ def batch(
         },
     )
     found = _shard(shard)
-    client = connected(
-        gateway_url(gateway), concurrency=concurrency, timeout_s=timeout, token=token_of(token, token_file)
-    )
-    asker = Asker(client, Pace(concurrency), timeout_s=timeout, give_up_s=give_up)
     kept_at = Output(open_store(output))
 
+    url, key = gateway_url(gateway), token_of(token, token_file)
+    limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+
     async def run() -> tuple[Job, Done]:
-        async with client:
+        async with (
+            httpx.AsyncClient(trust_env=False, limits=limits) as http,
+            AsyncClient(url, key, timeout_s=timeout, retries=0, http_client=http) as client,
+        ):
+            asker = Asker(client, Pace(concurrency), give_up_s=give_up)
             job = await _begun(wanted, kept_at, asker)
             typer.echo(f"asking {job.model} {job.version} ({job.model_id}), to the end of this job", err=True)
             with shown_progress() as progress:

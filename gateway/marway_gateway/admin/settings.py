@@ -19,7 +19,7 @@ from marway_gateway.settings import GatewaySettings
 
 __all__ = ["AccessView", "SettingView", "access_of", "settings_of", "settings_router"]
 
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]+@")
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]+@")
 _QUERY: Final = re.compile(r"(://[^\s?#]*)[?#]\S*")
 _HIDDEN: Final = "***"
 

@@ -74,7 +74,7 @@ class AsyncLimits:
 async def predicting_later(
     settings: GatewaySettings, store: ObjectStore, metrics: CollectorRegistry
 ) -> AsyncIterator[LaterPredictions]:
-    """Open what answers later; it begins to work once it is told how to predict."""
+    """Open what answers later; it begins to work once `begin` gave it what predicts."""
     limits = AsyncLimits(
         requests=settings.async_requests,
         bytes=settings.async_bytes,
@@ -185,6 +185,8 @@ class LaterPredictions:
                 if claim is None:
                     return
                 if not fresh:
+                    if await self._call(self._spool.forget_answered, ticket):
+                        return
                     self._outcomes.labels("taken_up").inc()
                 found = await self._call(self._spool.request, ticket)
                 if found is None:  # cancelled, or answered by one that was slow
@@ -203,18 +205,17 @@ class LaterPredictions:
         task = self._working[claim.ticket] = asyncio.create_task(
             self._answer(claim.ticket, head, body), name=f"async-work:{claim.ticket}"
         )
-        held: Claim | None = claim
         try:
             while True:
                 done, _ = await asyncio.wait({task}, timeout=self.limits.lease_s / 3)
                 if done:
                     break
                 try:
-                    held = await self._call(self._spool.renew, held)
+                    held = await self._call(self._spool.renew, claim)
                 except MarwayError as exc:
                     _log.warning("the claim on the prediction %s was not renewed: %s", claim.ticket, exc.message)
                     continue
-                if held is None:
+                if not held:
                     return None
             return None if task.cancelled() else task.result()
         finally:

@@ -2,7 +2,7 @@
 
 ::
 
-    async/requests/ID     a request that is not answered yet: written before its caller is told that it is accepted
+    async/requests/ID     a request that is not answered yet: written before its caller gets 202
     async/claims/ID       who works on it; as old, by the store's clock, as its holder has not been heard of
     async/results/ID      the answer, created once
 
@@ -67,9 +67,9 @@ class Kept(_Head):
     until: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
-    """That this gateway works on a request; `etag` is its object's."""
+    """That this gateway works on a request; `etag` is its object's, which changes as it is renewed."""
 
     ticket: str
     etag: str
@@ -135,15 +135,15 @@ class Spool:
         except ObjectChanged:
             return None
 
-    def renew(self, claim: Claim) -> Claim | None:
-        """Say that its holder is there; return None where the claim is lost, or the request was cancelled."""
+    def renew(self, claim: Claim) -> bool:
+        """Say that its holder is there; return False where the claim is lost, or the request was cancelled."""
         if not self.is_pending(claim.ticket):
-            return None
+            return False
         try:
-            etag = self._store.replace(CLAIMS + claim.ticket, secrets.token_hex(8).encode(), etag=claim.etag)
+            claim.etag = self._store.replace(CLAIMS + claim.ticket, secrets.token_hex(8).encode(), etag=claim.etag)
         except ObjectChanged:
-            return None
-        return Claim(claim.ticket, etag)
+            return False
+        return True
 
     def release(self, claim: Claim) -> None:
         """Give a request back, for another to take."""
@@ -163,6 +163,13 @@ class Spool:
             first = False
         self._forget(ticket)
         return first
+
+    def forget_answered(self, ticket: str) -> bool:
+        """Forget a request whose answer is kept already; return whether it was so: a gateway ended between the two."""
+        if self._store.size(RESULTS + ticket) is None:
+            return False
+        self._forget(ticket)
+        return True
 
     def result(self, ticket: str) -> tuple[Kept, bytes] | None:
         """Return an answer that is still given, None where there is none."""

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Scope
 
-from marway.errors import NotFound, Overloaded
+from marway.errors import MarwayError, NotFound, Overloaded
 from marway_gateway.console.frame import HEADERS, console_router
 from marway_gateway.gateway import CurrentGateway
 from marway_gateway.http.server_sent_events import EVENT_STREAM
@@ -34,7 +34,7 @@ _MOST_S: Final = 30.0
 _SHARE: Final = 0.05
 """Part of the time that making one page may take: one that reads much is made less often."""
 _BEAT_S: Final = 10.0
-"""Silence after which something is said, so that whoever went away is noticed."""
+"""Silence after which a comment is sent, so that whoever went away is noticed."""
 _LASTS_S: Final = 60.0
 """How long a stream lasts; browsers open the next by themselves, with a token that is looked at again."""
 _LOOK_S: Final = 0.25
@@ -124,7 +124,11 @@ def live_router(current: CurrentGateway) -> APIRouter:
             raise NotFound("there is no such page")
         if parts.streams >= _STREAMS_MAX:
             raise Overloaded(f"{_STREAMS_MAX} pages are live already: load this one again", retry_after_s=10)
-        part = await parts.part(request, page, anew=True)
+        parts.streams += 1  # from now on: many may come while their pages are made
+        try:
+            part = await parts.part(request, page, anew=True)
+        finally:
+            parts.streams -= 1
         if part.text is None:
             raise NotFound(f"the console has no page {page!r} that is live")
         headers = {**HEADERS, "X-Accel-Buffering": "no"}
@@ -141,22 +145,25 @@ async def _stream(
     """Yield events: `part` with the live part, `gone` when there is none any more, and comments in between."""
     parts.streams += 1
     try:
-        began = told_at = parts.clock()
+        began = sent_at = parts.clock()
         shown = part.digest
         yield f"retry: 1000\n\n{_event('part', part.text or '')}"
         while not stopping() and parts.clock() - began < _LASTS_S:
             await asyncio.sleep(_LOOK_S)
             if parts.clock() - part.at < part.pause_s:
                 continue
-            part = await parts.part(request, page)
+            try:
+                part = await parts.part(request, page)
+            except MarwayError:  # the browser opens the next stream, and gets the error in place of it
+                return
             if part.text is None:
                 yield _event("gone", "")
                 return
             if part.digest != shown:
-                shown, told_at = part.digest, parts.clock()
+                shown, sent_at = part.digest, parts.clock()
                 yield _event("part", part.text)
-            elif parts.clock() - told_at >= _BEAT_S:
-                told_at = parts.clock()
+            elif parts.clock() - sent_at >= _BEAT_S:
+                sent_at = parts.clock()
                 yield ":\n\n"
     finally:
         parts.streams -= 1

@@ -25,7 +25,7 @@ class LaterSettings(ComponentSettings):
     """Such predictions worked on at once, each with its body and its answer in memory. 16, as they are for slow models;
     the rest wait in the store."""
     async_timeout_s: Seconds = 3600.0
-    """Time in seconds from being taken in to the answer, where the caller names none; `max_timeout_s` bounds each try.
+    """Time in seconds from being taken in to the answer, where the caller names none, at most `max_timeout_s`.
     An hour: nobody holds a connection meanwhile."""
     async_keep_s: Seconds = 86400.0
     """How long in seconds an answer is kept to be fetched. A day."""

@@ -139,13 +139,14 @@ def test_what_says_something_about_the_request_is_never_tried_again(ask: Ask, er
     assert (caught.value.request_id, caught.value.prediction_id) == ("r-1", "p-1")
 
 
-def test_a_models_own_words(ask: Ask) -> None:
+@pytest.mark.parametrize("said", [{"why": "no text"}, {"error": "no text"}])
+def test_a_models_own_words(ask: Ask, said: dict[str, str]) -> None:
     """An answer of the model's with an error's status is a `ModelRefused`, with all that it answered."""
     headers = {"x-model-name": "intent", "x-model-version": "1.0"}
-    gateway = Gateway(httpx.Response(503, json={"why": "no text"}, headers=headers))
+    gateway = Gateway(httpx.Response(503, json=said, headers=headers))
     with pytest.raises(ModelRefused) as caught:
         ask(gateway, "predict", "intent", "hi")
-    assert (caught.value.answer.value, caught.value.status, caught.value.version) == ({"why": "no text"}, 503, "1.0")
+    assert (caught.value.answer.value, caught.value.status, caught.value.version) == (said, 503, "1.0")
     assert len(gateway.requests) == 1
 
 
@@ -294,6 +295,28 @@ def test_the_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     target = Target.of("http://127.0.0.1:8000", None, timeout_s=1, retries=0, headers=None)
     assert target.headers["authorization"] == "Bearer from-the-environment"
     assert "from-the" not in repr(target)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [httpx.ConnectError("refused"), httpx.Response(301, headers={"location": "/"}), httpx.Response(502, content=b"no")],
+)
+def test_a_password_of_the_url_is_not_shown(answer: httpx.Response | Exception) -> None:
+    """No error names what stands before the host of a URL, nor does a target's text."""
+    url = "http://ana:geheim@gateway.example:8000/ml"
+    with Client(url, retries=0, http_client=httpx.Client(transport=httpx.MockTransport(Gateway(answer)))) as client:
+        with pytest.raises(MarwayError, match=r"gateway\.example") as caught:
+            client.predict("intent", "hi")
+        assert "geheim" not in str(caught.value) + repr(client._target)
+
+
+def test_a_proxys_502_to_a_sequence_is_not_tried_again(ask: Ask) -> None:
+    """A proxy may have passed it on before: a sequence's state may have moved, anything else is asked again."""
+    gateway = Gateway(httpx.Response(502, content=b"bad gateway"), OK)
+    with pytest.raises(errors.OutcomeUnknown):
+        ask(gateway, "predict", "intent", "hi", headers={"ts_request_sequence_id": "s-1"})
+    assert len(gateway.requests) == 1
+    assert ask(Gateway(httpx.Response(502), OK), "predict", "intent", "hi") == {"label": "alarm"}
 
 
 def test_pauses_grow_and_are_bounded() -> None:

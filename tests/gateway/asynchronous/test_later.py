@@ -15,7 +15,7 @@ from marway.objects import open_store
 from marway.registry import open_registry
 from marway_gateway.asynchronous.later import Answered, AsyncLimits, LaterPredictions
 from marway_gateway.asynchronous.retention import collect
-from marway_gateway.asynchronous.spool import RESULTS, Accepted, Kept, Spool, new_id
+from marway_gateway.asynchronous.spool import CLAIMS, RESULTS, Accepted, Kept, Spool, new_id
 
 OK = Answered(200, (("content-type", "text/plain"),), b"yes")
 BUSY = Answered(503, (("retry-after", "0"),), b"no pod")
@@ -58,15 +58,20 @@ def test_claims(tmp_path: Path) -> None:
     time.sleep(0.1)
     second = spool.claim(ticket, fresh=False)
     assert second is not None
-    assert patient.renew(first) is None, "it was lost"
+    assert not patient.renew(first), "it was lost"
     patient.release(first)
-    renewed = patient.renew(second)
-    assert renewed is not None
+    assert patient.renew(second)
+    patient.release(second)
+    assert store.size(CLAIMS + ticket) is None, "one that was renewed is given back as well"
+    assert patient.claim(ticket, fresh=True) is not None
     kept = Kept(status=200, headers=(), until=time.time() + 60)
     assert spool.finish(ticket, kept, b"one")
     assert not spool.finish(ticket, kept, b"two")
     assert spool.result(ticket) == (kept, b"one")
     assert list(spool.pending()) == []
+    spool.accept(ticket, head(), b"wake")  # as of a gateway that ended before it had tidied up
+    assert (spool.forget_answered(ticket), spool.forget_answered(new_id())) == (True, False)
+    assert (list(spool.pending()), spool.result(ticket)) == ([], (kept, b"one"))
     assert spool.cancel(ticket)
     assert not spool.cancel(ticket)
     assert spool.result(ticket) is None

@@ -1,13 +1,15 @@
 """How live parts of pages are made, without a gateway."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from marway_gateway.console.live import LiveParts, _stream
+from marway.errors import MarwayError, Overloaded
+from marway_gateway.console.live import LiveParts, _stream, live_router
 
 
 class Pages:
@@ -93,3 +95,30 @@ async def test_a_stream_ends(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> N
     assert pages.parts.streams == 0
     stopping = True
     assert len([each async for each in _stream(pages.parts, request, "pods", first, lambda: stopping)]) == 1
+
+
+async def test_many_at_once_are_bounded(pages: Pages) -> None:
+    """Those whose first part is still being made count as well, so that no crowd comes in together."""
+    gateway: Any = SimpleNamespace(readiness=SimpleNamespace(draining=False))
+    route: Any = live_router(lambda: gateway).routes[0]
+    answers = await asyncio.gather(
+        *(route.endpoint(pages.request(b"%d" % n), "pods") for n in range(70)), return_exceptions=True
+    )
+    assert sum(isinstance(each, Overloaded) for each in answers) == 6
+    assert (await route.endpoint(pages.request(), "pods")).status_code == 200, "they are counted no more"
+
+
+async def test_a_stream_whose_page_fails_ends(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a page cannot be made any more its stream ends as others do: what comes next says why."""
+
+    async def later(seconds: float) -> None:
+        pages.now += seconds
+
+    async def fails(*_: object) -> tuple[int, bytes]:
+        raise MarwayError("the registry is gone")
+
+    first = await pages.parts.part(pages.request(), "pods")
+    monkeypatch.setattr("marway_gateway.console.live.asyncio.sleep", later)
+    monkeypatch.setattr("marway_gateway.console.live._page", fails)
+    assert len([each async for each in _stream(pages.parts, pages.request(), "pods", first, lambda: False)]) == 1
+    assert pages.parts.streams == 0

@@ -47,7 +47,7 @@ async def test_pictures_of_models(shown: Shown, opened: tuple[Page, Seen], tmp_p
     await page.evaluate("document.getElementById('figures').scrollIntoView()")
     await keep(page, "console-model-figures.png", directory=tmp_path)
     await page.click("text=What the handler wrote and raised")
-    await expect(page.locator(".told pre")).to_contain_text("KeyError: 'text'")
+    await expect(page.locator(".log pre")).to_contain_text("KeyError: 'text'")
     assert {urlsplit(url).netloc for url in seen.asked} == {urlsplit(shown.console).netloc}
     assert seen.complaints == []
 

@@ -13,6 +13,7 @@ import pytest_asyncio
 from gateway.console.scene import Scene, scene
 from marway.objects import DirectoryStore
 from marway.registry import Registry
+from marway_gateway.admin.settings import settings_of
 from marway_gateway.settings import GatewaySettings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -114,6 +115,15 @@ async def test_settings(shown: Scene) -> None:
         assert "s3cr3t-path" not in text
         assert "whsec_" not in text
     assert "MARWAY_GATEWAY_CORS_ORIGINS" not in await text_of(shown, "/console/settings", contains="converters")
+
+
+async def test_secrets_of_settings() -> None:
+    """Passwords in URLs are hidden wherever a URL is, also one with an @ in it that should have been encoded."""
+    settings = GatewaySettings(pods=()).model_copy(
+        update={"registry": "s3://b/p?key=geheim", "observations": "s3://ana:ge@heim@bucket/x?y"}
+    )
+    found = {each.name: each.value for each in settings_of(settings)}
+    assert (found["registry"], found["observations"]) == ("s3://b/p?***", "s3://***@bucket/x?***")
 
 
 async def test_live_parts(shown: Scene) -> None:

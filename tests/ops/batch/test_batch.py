@@ -1,13 +1,12 @@
-"""`marway batch` through a gateway: each row once, whoever is killed, moved or has no room meanwhile."""
+"""`marway batch` through a gateway: each row once, whatever label is moved and whoever has no room meanwhile.
+
+tests/e2e/test_batch.py kills it, before a real pod.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import random
-import signal
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -127,34 +126,3 @@ async def test_waits_for_room_and_gives_up(
         most = refused + 2
         told = json.loads((await run(marway, gateway, tmp_path, "--json")).out)
         assert (told["rows"], told["failed"]) == (6, 0)
-
-
-@pytest.mark.extended  # starts processes that are killed; test_each_row_is_answered_once goes on behind a part run
-async def test_kill_9(released: Registry, marway: Marway, make_pod: MakePod, tmp_path: Path) -> None:
-    """Killed at random moments, and run twice at once at the end, each row is in the output or the failed once."""
-    rows, chance = 1000, random.Random(22)
-    written(tmp_path / "in.jsonl", rows)
-    pod = await make_pod("a", behave=label_of)
-    async with running(pod, registry=released) as gateway:
-        command = [sys.executable, "-m", "marway", "batch", "intent", "--input", str(tmp_path / "in.jsonl")]
-        command += ["--output", str(tmp_path / "out"), "--gateway", gateway.addresses.gateway, "--part-rows", "25"]
-
-        async def started() -> asyncio.subprocess.Process:
-            return await asyncio.create_subprocess_exec(*command, stdout=-3, stderr=-3, env={**os.environ})
-
-        killed = 0
-        for _ in range(3):
-            process = await started()
-            while process.returncode is None and not list((tmp_path / "out").glob("_commits/*")):
-                await asyncio.sleep(0.02)
-            await asyncio.sleep(chance.uniform(0.0, 0.3))
-            if process.returncode is None:
-                process.send_signal(signal.SIGKILL)
-                killed += 1
-            await process.wait()
-        last = [await started(), await started()]
-        assert [await each.wait() for each in last] == [0, 0]
-        assert killed
-    answers, failures = lines((tmp_path / "out").glob("part-*")), lines((tmp_path / "out/_failed").iterdir())
-    assert [each["row"] for each in answers] == [n for n in range(1, rows + 1) if n % 7]
-    assert [each["row"] for each in failures] == list(range(7, rows + 1, 7))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from marway import errors
+from marway.client import AsyncClient
 from marway.objects import open_store
 from marway.refs import parse_reference
 from marway.wire.problems import CONTENT_TYPE, problem_of
@@ -33,6 +36,13 @@ def refused(error: errors.MarwayError) -> httpx.Response:
 
 def answered(n: int, by: str = "mv_1") -> httpx.Response:
     return httpx.Response(200, json={"n": n}, headers={"x-model-id": by, "x-prediction-id": f"P{n}"})
+
+
+@asynccontextmanager
+async def asking_of(gateway: Callable[[httpx.Request], Any]) -> AsyncIterator[AsyncClient]:
+    """Give a client of what stands for a gateway."""
+    async with httpx.AsyncClient(transport=httpx.MockTransport(gateway)) as http:
+        yield AsyncClient("http://gateway", timeout_s=5, retries=0, http_client=http)
 
 
 class Batch:
@@ -66,8 +76,8 @@ class Batch:
             return self._behave(n, self.asked.count(n) - 1)
 
         async def run() -> Done:
-            async with httpx.AsyncClient(base_url="http://gateway", transport=httpx.MockTransport(asked)) as client:
-                asker = Asker(client, Pace(8), timeout_s=5, give_up_s=self._give_up_s)
+            async with asking_of(asked) as client:
+                asker = Asker(client, Pace(8), give_up_s=self._give_up_s)
                 return await BatchRun(self.job, self._sources, self.output, asker, Shard(*shard or (0, 1))).run()
 
         return asyncio.run(run())
@@ -87,8 +97,8 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tries_again_what_may_pass(tmp_path: Path) -> None:
-    """No room, no gateway and another version's answer are waited for; a worker that died is tried four times; the
-    model's own refusal once.
+    """No room, a gateway that is not there or says nothing, and another version's answer are waited for; what was too
+    slow is tried four times; the model's own refusal, in whose words ever, once.
     """
 
     def behave(n: int, before: int) -> httpx.Response:
@@ -102,14 +112,24 @@ def test_tries_again_what_may_pass(tmp_path: Path) -> None:
             return refused(errors.DeadlineExceeded("no answer within 5 s"))
         if n == 5:
             return refused(errors.ModelError("KeyError: 'text'", status=422))
+        if before < 5 and n == 6:
+            raise httpx.ReadTimeout("late")
+        if n == 7:
+            return httpx.Response(503, json={"error": "no such user"}, headers={"x-model-name": "intent"})
         return answered(n)
 
     batch = Batch(tmp_path, behave)
     done = batch.run()
-    assert (done.rows, done.failed, done.fraction) == (8, 2, 1.0)
-    assert [batch.asked.count(n) for n in range(1, 7)] == [7, 2, 2, 4, 1, 1]
-    assert batch.rows() == [1, 2, 3, 6, 7, 8, 9, 10]
-    assert batch.rows("_failed/*") == [4, 5]
+    assert (done.rows, done.failed, done.fraction) == (7, 3, 1.0)
+    assert [batch.asked.count(n) for n in range(1, 9)] == [7, 2, 2, 4, 1, 6, 1, 1]
+    assert batch.rows() == [1, 2, 3, 6, 8, 9, 10]
+    written = "".join(path.read_text() for path in sorted(batch.path.glob("_failed/*")))
+    failed = [json.loads(line) for line in written.splitlines()]
+    assert [(each["row"], each["code"], each["status"]) for each in failed] == [
+        (4, "deadline_exceeded", 504),
+        (5, "model_error", 422),
+        (7, "model_error", 503),
+    ]
 
 
 def test_shards_and_going_on(tmp_path: Path) -> None:
@@ -143,9 +163,8 @@ def test_gives_up(tmp_path: Path) -> None:
 async def test_time_before_the_first_refusal_does_not_count() -> None:
     """A run that reads for long past what is done does not give up at the first row that has to wait."""
     replies = iter([refused(errors.Overloaded("full")), answered(1)])
-    transport = httpx.MockTransport(lambda request: next(replies))
-    async with httpx.AsyncClient(base_url="http://gateway", transport=transport) as client:
-        asker = Asker(client, Pace(1), timeout_s=5, give_up_s=0.02)
+    async with asking_of(lambda request: next(replies)) as client:
+        asker = Asker(client, Pace(1), give_up_s=0.02)
         await asyncio.sleep(0.03)
         assert isinstance(await asker.ask(Question("f", 1, b"1"), Target("intent", "1.0", "mv_1")), asking.Answer)
 
@@ -190,10 +209,11 @@ async def test_resolves() -> None:
         found = {"/models/mv_2": {"name": "intent", "versions": ["1.0", "1.1"]}}
         versions = {"1.0": "mv_1", "1.1": "mv_2", "PROD": "mv_1"}
         version = request.url.path.rpartition("/")[2]
-        shown = {"name": "intent", "version": version, "id": versions.get(version)}
+        shown = {"name": "intent", "version": version, "id": versions.get(version), "backend": "torchserve"}
+        shown |= {"created_at": "2026-01-01T00:00:00Z", "labels": []}
         return httpx.Response(200, json=found.get(request.url.path, shown))
 
-    async with httpx.AsyncClient(base_url="http://gateway", transport=httpx.MockTransport(gateway)) as client:
-        asker = Asker(client, Pace(1), timeout_s=5, give_up_s=5)
+    async with asking_of(gateway) as client:
+        asker = Asker(client, Pace(1), give_up_s=5)
         assert (await asker.resolve(parse_reference("intent"))).id == "mv_1"
         assert await asker.resolve(parse_reference("mv_2")) == Target("intent", "1.1", "mv_2")

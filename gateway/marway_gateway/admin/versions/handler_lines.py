@@ -67,7 +67,7 @@ class HandlerLogView(AdminView):
     model: str
     version: str
     lines: tuple[HandlerLineView, ...]
-    unanswered: Mapping[str, str] = Field(description="Pods that did not tell, and why.")
+    unanswered: Mapping[str, str] = Field(description="Pods that did not answer, and why.")
 
 
 def handler_lines_router(current: CurrentGateway) -> APIRouter:
@@ -111,16 +111,16 @@ async def handler_log(
             return exc
 
     pods = [pod for pod in gateway.pods.pods if pod.status is not None]
-    told = dict(zip(pods, await asyncio.gather(*map(ask, pods)), strict=True))
+    answers = dict(zip(pods, await asyncio.gather(*map(ask, pods)), strict=True))
     found = [
         HandlerLineView.of(pod.name, line)
-        for pod, said in told.items()
-        if isinstance(said, HandlerLines)
-        for line in said.lines
+        for pod, answer in answers.items()
+        if isinstance(answer, HandlerLines)
+        for line in answer.lines
     ]
     return HandlerLogView(
         model=record.name,
         version=record.version,
         lines=tuple(sorted(found, key=lambda each: each.at)),
-        unanswered={pod.name: said.message for pod, said in told.items() if isinstance(said, MarwayError)},
+        unanswered={pod.name: answer.message for pod, answer in answers.items() if isinstance(answer, MarwayError)},
     )

@@ -54,12 +54,12 @@ def figures_router(current: CurrentGateway) -> APIRouter:
 
     @router.get("/console/models/{model}/versions/{version}/traceback")
     async def traceback(request: Request, model: str, version: str, request_id: RequestId) -> Response:
-        told, trouble = None, None
+        log, trouble = None, None
         try:
-            told = await handler_log(current(), model, version, request_id=request_id, limit=_TRACEBACKS)
+            log = await handler_log(current(), model, version, request_id=request_id, limit=_TRACEBACKS)
         except MarwayError as exc:
             trouble = exc.message
-        text = fragment(request, "traceback.html", told=told, trouble=trouble, request_id=request_id)
+        text = fragment(request, "traceback.html", log=log, trouble=trouble, request_id=request_id)
         return Response(text, headers=HEADERS, media_type="text/html")
 
     return router

@@ -60,9 +60,9 @@ def requests_router(current: CurrentGateway) -> APIRouter:
 
     @router.get("/console/requests/{id}")
     async def one_page(request: Request, id: str, model: str | None = None, since: str = "7d") -> Response:  # noqa: A002 - the path's name
-        told = await current().kept.explain(Explain(id=id, model=model, since=since))
-        bodies = [(name, body, _shown(body)) for name, body in (("Input", told.input), ("Answer", told.output))]
-        return render(request, "request.html", why=told.why, bodies=bodies, left_out=told.left_out)
+        found = await current().kept.explain(Explain(id=id, model=model, since=since))
+        bodies = [(name, body, _shown(body)) for name, body in (("Input", found.input), ("Answer", found.output))]
+        return render(request, "request.html", why=found.why, bodies=bodies, left_out=found.left_out)
 
     return router
 

@@ -1,4 +1,4 @@
-"""Asks what was kept of predictions, in a process that ends with its answer: `python -m marway_observations.searching`.
+"""Searches what was kept of predictions, in a process that ends with its answer: `marway_observations.searching`.
 
 What may be millions of rows is read there, not here: it takes no turn of the event loop, and its memory (DuckDB's 256
 MiB, less where a container has less left) is given back with it. One such process runs at a time, and few wait.
@@ -61,10 +61,10 @@ class KeptPredictions:
             InvalidInput: What is looked for cannot be, or is too much to be read.
             ModelNotFound: There is no such model.
             RegistryUnavailable: Registry or store cannot be read.
-            Overloaded: Others ask already.
+            Overloaded: Others search already.
             DeadlineExceeded: It took longer than 30 seconds.
         """
-        return await self._ask("search", wanted, SearchResult)
+        return await self._answered("search", wanted, SearchResult)
 
     async def explain(self, wanted: Explain) -> Explanation:
         """Return all that is known of one prediction.
@@ -73,7 +73,7 @@ class KeptPredictions:
             NotFound: Nothing was kept of it.
             MarwayError: As `search`.
         """
-        return await self._ask("explain", wanted, Explanation)
+        return await self._answered("explain", wanted, Explanation)
 
     async def figures(self, wanted: Figures) -> ModelFigures:
         """Return how a model's versions did. The same question within 30 seconds has the same answer.
@@ -83,30 +83,30 @@ class KeptPredictions:
             MarwayError: As `search`.
         """
         now = time.monotonic()
-        for old in [asked for asked, (at, _) in self._figures.items() if now - at >= _FIGURES_S]:
+        for old in [each for each, (at, _) in self._figures.items() if now - at >= _FIGURES_S]:
             del self._figures[old]
         if wanted not in self._figures:
-            self._figures[wanted] = now, await self._ask("figures", wanted, ModelFigures)
+            self._figures[wanted] = now, await self._answered("figures", wanted, ModelFigures)
         return self._figures[wanted][1]
 
-    async def _ask(self, what: str, wanted: BaseModel, kind: type[T]) -> T:
+    async def _answered(self, what: str, wanted: BaseModel, kind: type[T]) -> T:
         if self._waiting >= _WAITING_MAX:
             raise Overloaded(f"{self._waiting} others search what was kept of predictions already", retry_after_s=2.0)
         self._waiting += 1
         try:
             async with self._one:
-                document, words, status = await self._run(what, wanted.model_dump_json().encode())
+                document, log, status = await self._run(what, wanted.model_dump_json().encode())
         finally:
             self._waiting -= 1
         try:
-            said = json.loads(document)
-            if "problem" in said:
-                problem = Problem.model_validate(said["problem"])
+            answer = json.loads(document)
+            if "problem" in answer:
+                problem = Problem.model_validate(answer["problem"])
                 raise parse_problem(problem.body(), status=problem.status)
-            return kind.model_validate(said["found"])
+            return kind.model_validate(answer["found"])
         except (ValueError, ValidationError, KeyError) as exc:
             raise MarwayError(
-                f"the process that reads what was kept of predictions ended with status {status}{reason_in(words)}"
+                f"the process that reads what was kept of predictions ended with status {status}{reason_in(log)}"
             ) from exc
 
     async def _run(self, what: str, question: bytes) -> tuple[bytes, bytes, int]:
@@ -124,7 +124,7 @@ class KeptPredictions:
         ended = asyncio.get_running_loop().run_in_executor(None, process.communicate, question)
         try:
             async with asyncio.timeout(WITHIN_S):
-                document, words = await asyncio.shield(ended)
+                document, log = await asyncio.shield(ended)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"this search had not ended after {WITHIN_S:g} s: ask for a shorter time, or for one model"
@@ -133,4 +133,4 @@ class KeptPredictions:
             if process.poll() is None:
                 process.kill()
                 await asyncio.wait({ended})
-        return document, words, process.returncode
+        return document, log, process.returncode
