@@ -73,7 +73,7 @@ def record_in(text: str) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # what a handler prints can be nested as deep as it likes
         return None
     return record if all(isinstance(record.get(name), str) for name in _NEEDED) else None
 

@@ -8,6 +8,7 @@ variables, as requests here run without a task of their own.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -26,7 +27,7 @@ Kind = Literal["SERVER", "CLIENT", "INTERNAL"]
 TracesSetting = Literal["off", "otlp"]
 Attribute = str | int | float | bool | None
 
-_CLOSE_MS: Final = 2_000
+_CLOSE_S: Final = 2.0
 """How long ending a process waits for spans to be sent: a collector that is away must not hold it up."""
 _MESSAGE_MAX: Final = 300
 
@@ -98,8 +99,10 @@ class Traces:
 
     def close(self) -> None:
         """Send what waits, as far as that takes two seconds at most; it blocks."""
-        self._provider.force_flush(_CLOSE_MS)
-        self._provider.shutdown()
+        # The SDK's own limits are not kept: `force_flush` knows none, and `shutdown` waits half a minute.
+        closing = threading.Thread(target=self._provider.shutdown, name="close-traces", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
 
 
 def sampled(headers: Mapping[str, str]) -> bool:

@@ -83,7 +83,10 @@ class Served:
         self._settled.clear()
         await self.aclose()
         try:
-            laid = await asyncio.to_thread(self._workers.laid)
+            try:
+                laid = await asyncio.to_thread(self._workers.laid)
+            except OSError as exc:  # a file that went while it was looked at: its editor may put it back
+                raise LoadFailed(f"the files cannot be read: {exc}") from exc
             self._worker = await self._workers.load(laid, call_timeout_s=self.timeout_s)
         except MarwayError as exc:
             self._failure = exc

@@ -76,7 +76,7 @@ class Sidecar:
             settings=settings,
             changes=self.changes,
             warm=checks.warm,
-            told=traced.told,
+            load_ended=traced.load_ended,
         )
         if backend.directory is not None:
             hold_directory(backend.directory)

@@ -113,6 +113,19 @@ def test_why_a_load_failed_comes_first(home: Path) -> None:
     assert [each["component"] for each in found] == ["worker", "sidecar", "gateway"]
 
 
+def test_lines_leave_the_terminal_alone(home: Path) -> None:
+    """Levels and names that a handler makes up are shown escaped, and a record that nests without end is a text."""
+    made_up = {"model": "some\x1b[2J", "version": "2.0", "error": "load_failed", "worker": 9000, "reason": "gone"}
+    with (home / "pods/pod-0/logs/models.log").open("a") as log:
+        record = json.dumps({"time": at(20), "level": "error\x1b[31m", "message": "x", **made_up})
+        log.write(f"{at(20)} ERROR W-9000-id_1.0-stdout | {record}\n")
+        log.write(f'{at(21)} INFO W-9000-id_1.0-stdout | {{"time": {"[" * 100_000}\n')
+    text = "\n".join(shown(home))
+    assert "\x1b" not in text
+    assert "why some\\x1b[2J 2.0 could not be loaded" in text
+    assert "error\\x1b[31m" in text
+
+
 def test_what_is_wanted(home: Path) -> None:
     """Levels, times, components and the number of lines choose; requests that went well are left out unasked."""
     everything = [json.loads(each) for each in shown(home, "--json")]
@@ -159,6 +172,7 @@ def test_lines_are_followed(home: Path) -> None:
         (["--component", "kernel"], "is no component"),
         (["--since", "yesterday-ish"], "is no time"),
         (["--context", "x"], "it goes with --cluster"),
+        (["--until", "1m", "--follow"], "has no end"),
     ],
 )
 def test_what_cannot_be_is_refused(home: Path, arguments: list[str], said: str) -> None:
@@ -182,3 +196,6 @@ def test_a_cluster_is_read_through_kubectl(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "kubectl" / "error").write_text("error: no cluster\n")
     failed = CliRunner().invoke(app, ["--cluster"])
     assert "kubectl cannot read the logs: error: no cluster" in f"{failed.output}{failed.exception}"
+    (kubectl.bin / "kubectl").write_text("#!/bin/sh\nhead -c 200000 /dev/zero | tr '\\0' x >&2\nexit 1\n")
+    failed = CliRunner().invoke(app, ["--cluster"])
+    assert "kubectl cannot read the logs: xxx" in f"{failed.output}{failed.exception}"

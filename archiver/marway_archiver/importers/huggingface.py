@@ -44,7 +44,8 @@ def import_huggingface(source: Path) -> Imported:
             f"{source} needs code of its own (auto_map in config.json), which is not run unseen: write a handler that "
             "imports that code, and pack it with --extra-files"
         )
-    architecture = str(next(iter(config.get("architectures") or ()), ""))
+    architectures = config.get("architectures")
+    architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     task = next((task for ending, task in _TASKS.items() if architecture.endswith(ending)), None)
     if task is None:
         raise InvalidArchive(
@@ -53,7 +54,8 @@ def import_huggingface(source: Path) -> Imported:
         )
     files = [each for each in sorted(source.iterdir()) if each.name in _FILES or each.suffix in _WEIGHTS]
     safe = [each for each in files if each.suffix == ".safetensors"]
-    pickled = [each for each in files if each.suffix == ".bin"]
+    pickled = [each for each in files if each.suffix == ".bin" and each.name.startswith("pytorch_model")]
+    files = [each for each in files if each.suffix != ".bin" or each in pickled]  # such as training_args.bin
     if not safe and not pickled:
         raise InvalidArchive(f"{source} holds no weights (*.safetensors): save them by model.save_pretrained(DIR)")
     words = task == "image-classification"

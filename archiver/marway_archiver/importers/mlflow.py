@@ -34,7 +34,7 @@ def import_mlflow(source: Path) -> Imported:
     try:
         document = yaml.safe_load(file_below(source, "MLmodel", "an MLflow model"))
         flavors = dict(document["flavors"])
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as exc:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as exc:
         raise InvalidArchive(f"{source / 'MLmodel'} is not what MLflow writes: {clip(str(exc), 200)}") from exc
     flavor = flavors.get(_FLAVOR)
     if not isinstance(flavor, dict):
@@ -45,7 +45,8 @@ def import_mlflow(source: Path) -> Imported:
     if not requirements.is_file():
         raise InvalidArchive(f"{source} has no {REQUIREMENTS}, which MLflow writes: say in it what the model needs")
     framework = next((name for name in flavors if name != _FLAVOR), "mlflow")
-    version = flavors.get(framework, {}).get(f"{framework}_version") if framework != "mlflow" else None
+    of_framework = flavors.get(framework)
+    version = of_framework.get(f"{framework}_version") if isinstance(of_framework, dict) else None
     warnings = [
         f"an MLflow model runs what its files say when it is loaded (pickles, {flavor.get('loader_module', 'code')}): "
         "it must come from people you trust"

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -70,6 +71,7 @@ class Exported:
                 raise InvalidArchive(f"its {EXPORT_MANIFEST} has more than {_MANIFEST_BYTES_MAX} bytes")
             self.manifest = decode(ExportManifest, b"".join(content_of(file, listed)), source=EXPORT_MANIFEST)
             self._check()
+            self._names = sorted(self._files)
         except (InvalidArchive, InvalidRecord) as exc:
             raise InvalidArchive(f"{path}: {exc.message}") from exc
 
@@ -124,14 +126,19 @@ class Exported:
             yield cast("BinaryIO", handle)
 
     def keys(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
-        yield from sorted(key for key in self._files if key.startswith(prefix) and key > start_after)
+        for place in range(bisect_left(self._names, prefix), len(self._names)):
+            key = self._names[place]
+            if not key.startswith(prefix):
+                return
+            if key > start_after:
+                yield key
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         for key in self.keys(prefix):
             yield key, self._files[key].size
 
     def children(self, prefix: str, *, start_after: str = "") -> Iterator[str]:
-        below = (key.removeprefix(prefix) for key in self._files if key.startswith(prefix))
+        below = (key.removeprefix(prefix) for key in self.keys(prefix))
         yield from sorted(
             {rest.partition("/")[0] for rest in below if "/" in rest and rest.partition("/")[0] > start_after}
         )

@@ -19,6 +19,8 @@ from marway.wire.measurements import SPAN, Measurement
 __all__ = ["timed_steps"]
 
 _STEPS: Final = ("preprocess", "inference", "postprocess")
+_STEPS_MAX: Final = 32
+"""Of one call: a handler may call its own `inference` a thousand times, and too many measurements fail the call."""
 
 
 @contextmanager
@@ -61,4 +63,5 @@ def _step(name: str, took: list[Measurement]) -> Iterator[None]:
     try:
         yield
     finally:
-        took.append(Measurement(SPAN, name, "s", (("began", f"{at:.6f}"),), time.perf_counter() - began))
+        if len(took) < _STEPS_MAX or name == "handler":
+            took.append(Measurement(SPAN, name, "s", (("began", f"{at:.6f}"),), time.perf_counter() - began))

@@ -75,7 +75,7 @@ class Asker:
     client: AsyncClient
     pace: Pace
     give_up_s: float
-    _answered_at: float = field(default_factory=time.monotonic)
+    _silent_since: float | None = field(default=None, init=False)
 
     async def resolve(self, reference: Reference) -> Target:
         """Return the version that a reference means now.
@@ -115,7 +115,7 @@ class Asker:
             except MarwayError as exc:
                 trouble = exc
             if not _of_no_room(trouble):
-                self._answered_at = time.monotonic()
+                self._silent_since = None
                 tries += 1
                 # A model that fails on an input does so again; what was too slow once, or broke, may not be.
                 own_fault = isinstance(trouble, (errors.InvalidInput, ModelError))
@@ -123,7 +123,10 @@ class Asker:
                     return _failure(question, trouble)
                 await asyncio.sleep(wait_s)
                 continue
-            if time.monotonic() - self._answered_at > self.give_up_s:
+            # Counted from the first refusal: reading past what was done before may take longer than this.
+            now = time.monotonic()
+            self._silent_since = self._silent_since or now
+            if now - self._silent_since > self.give_up_s:
                 raise Unavailable(
                     f"nothing was answered for {self.give_up_s:g} s: {trouble.message}; start the same command again "
                     "when it is, and it goes on where it was"
@@ -138,7 +141,7 @@ class Asker:
         by = found.headers.get(headers.MODEL_ID)
         if by not in (target.id, None):  # as a model's fallback does where there is no room
             raise errors.Overloaded(f"{target.model} {target.version} had no room, and {by} answered in its place")
-        self._answered_at = time.monotonic()
+        self._silent_since = None
         self.pace.answered()
         return Answer(question, found.content, found.content_type, found.prediction_id)
 

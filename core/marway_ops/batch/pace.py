@@ -50,7 +50,7 @@ class Pace:
     async def __aexit__(self, *_: object) -> None:
         self._running -= 1
         async with self._changed:
-            self._changed.notify()
+            self._changed.notify(max(1, self.limit - self._running))  # it may have grown since
 
     def answered(self) -> None:
         """Say that there was room for a row."""

@@ -8,7 +8,7 @@ import io
 import json
 import mimetypes
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -17,7 +17,7 @@ from marway.errors import InvalidInput, clip
 from marway_ops.batch.job import Job
 from marway_ops.batch.sources import Source
 
-__all__ = ["Question", "Raw", "question_of", "read_rows"]
+__all__ = ["Question", "Raw", "json_bytes", "question_of", "read_rows"]
 
 _LINE_MAX: Final = 64 * 1024 * 1024
 """As the largest body that a gateway takes by default."""
@@ -112,6 +112,7 @@ def _csv(source: Source) -> Iterator[Raw]:
     with source.open() as handle:
         text = io.TextIOWrapper(handle, encoding="utf-8-sig", newline="")
         try:
+            csv.field_size_limit(_LINE_MAX)  # its own is 128 KiB
             reader = csv.DictReader(text, strict=True)
             if len(set(reader.fieldnames or ())) != len(reader.fieldnames or ()):
                 raise InvalidInput(f"{source.input.name}: two columns have the same name")
@@ -158,7 +159,7 @@ def question_of(raw: Raw, source: Source, job: Job) -> Question:
     assert isinstance(raw.value, (bytes, Mapping))
     try:
         row = json.loads(raw.value) if isinstance(raw.value, bytes) else raw.value
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         return Question(file, raw.number, fault=f"the line is no JSON: {exc}")
     wanted = [name for name in (job.column, *job.keep) if name is not None]
     missing = [name for name in wanted if not isinstance(row, Mapping) or name not in row]
@@ -167,7 +168,10 @@ def question_of(raw: Raw, source: Source, job: Job) -> Question:
         return Question(file, raw.number, fault=clip(f"the row has no {', '.join(missing)}: {there}", 300))
     kept = tuple((name, row[name]) for name in job.keep)
     if job.column is not None:
-        body, kind = _alone(row[job.column])
+        try:
+            body, kind = _alone(row[job.column])
+        except UnicodeEncodeError:
+            return Question(file, raw.number, kept=kept, fault=f"its {job.column} has half a character (a surrogate)")
     elif isinstance(raw.value, bytes):
         body, kind = raw.value, _JSON
     else:
@@ -198,7 +202,15 @@ def _cell(text: str) -> object:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False, default=_plain).encode()
+    return json_bytes(value, default=_plain)
+
+
+def json_bytes(value: object, *, default: Callable[[Any], object] | None = None) -> bytes:
+    """Return a value as JSON in UTF-8; half a character, which only an escape can give, stays an escape."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=default).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, default=default).encode()
 
 
 def _plain(value: object) -> object:

@@ -56,7 +56,7 @@ class BatchRun:
         output: Where to.
         asker: Asks about rows.
         shard: Which parts are this run's.
-        told: Is given how far it is, as that changes.
+        progress: Is given how far it is, as that changes.
     """
 
     job: Job
@@ -64,7 +64,7 @@ class BatchRun:
     output: Output
     asker: Asker
     shard: Shard = Shard()
-    told: Callable[[Done], None] = lambda done: None
+    progress: Callable[[Done], None] = lambda done: None
     done: Done = field(default_factory=Done)
 
     async def run(self) -> Done:
@@ -125,7 +125,7 @@ class BatchRun:
             failed = isinstance(found, Failure)
             self.done.failed += failed
             self.done.rows += not failed
-            self.told(self.done)
+            self.progress(self.done)
             return found
 
         tasks = [asyncio.create_task(ask(raw), name=f"{part.name}:{raw.number}") for raw in raws]
@@ -147,7 +147,7 @@ class BatchRun:
             fraction = (sum(sizes[: part.input]) + last.position * sizes[part.input]) / max(1, sum(sizes))
         if fraction > self.done.fraction:
             self.done.fraction = fraction
-            self.told(self.done)
+            self.progress(self.done)
 
 
 def _part(index: int, of_input: int, raws: list[Raw]) -> Part:

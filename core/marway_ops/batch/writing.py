@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from marway.client.answers import value_of
 from marway.errors import MarwayError
 from marway_ops.batch.asking import Answer, Failure
 from marway_ops.batch.job import OWN_COLUMNS, OutputFormat
+from marway_ops.batch.rows import json_bytes
 
 __all__ = ["written_answers", "written_failures"]
 
@@ -67,11 +67,16 @@ def _value(answer: Answer) -> Any:
 
 def _text(value: Any) -> str:
     """Return an answer for a cell: text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _whole(value) if isinstance(value, str) else json_bytes(value).decode()
+
+
+def _whole(text: str) -> str:
+    """Return a text with half a character, which only an escape in JSON can give, as that escape."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _line(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, default=str).encode() + b"\n"
+    return json_bytes(document, default=str) + b"\n"
 
 
 def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
@@ -80,7 +85,7 @@ def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
     writer.writeheader()
     for row in rows:
         writer.writerow({name: "" if row[name] is None else row[name] for name in columns})
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="backslashreplace")  # half a character that JSON had escaped
 
 
 def _parquet(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
@@ -100,6 +105,6 @@ def _parquet(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
 
 
 def _kept(value: Any, own: object) -> Any:
-    return (
-        value if own is not None or value is None else _text(value) if isinstance(value, (dict, list)) else str(value)
-    )
+    if own is not None or value is None:
+        return value
+    return _text(value if isinstance(value, (str, dict, list)) else str(value))

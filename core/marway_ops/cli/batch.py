@@ -108,8 +108,8 @@ def batch(
             asker = Asker(client, Pace(concurrency), give_up_s=give_up)
             job = await _begun(wanted, kept_at, asker)
             typer.echo(f"asking {job.model} {job.version} ({job.model_id}), to the end of this job", err=True)
-            with shown_progress() as told:
-                return job, await BatchRun(job, sources, kept_at, asker, found, told).run()
+            with shown_progress() as progress:
+                return job, await BatchRun(job, sources, kept_at, asker, found, progress).run()
 
     job, done = asyncio.run(run())
     _tell(job, done, output, found, as_json=as_json)

@@ -92,7 +92,7 @@ def delete(
         if client is not None:
             entries = [change_entry(each) for each in client.call("DELETE", path, params=params)["deleted"]]
         else:
-            changes = opened_registry(registry).delete_model(model, note=note, forced=force, by=this_user())
+            changes = [*opened_registry(registry).delete_model(model, note=note, forced=force, by=this_user())]
             entries = [history_entry(change.entry) for change in changes]
         versions = ", ".join(str(entry["from"]) for entry in entries)
         print_result(entries, f"{model} is deleted ({versions or 'nothing was left of it'})", as_json=as_json)

@@ -17,6 +17,7 @@ from marway.records import VersionRecord
 from marway.refs import is_label, parse_reference, server_name
 from marway.registry import Registry, open_registry
 from marway.serving import moment
+from marway.text import printable
 from marway.wire.request import correlation_id
 from marway_ops.cluster import NAMESPACE, Kubectl
 from marway_ops.logs.causes import Causes
@@ -56,6 +57,8 @@ def logs(
     for flag, value in (("--namespace", namespace), ("--context", context)):
         if value is not None and not cluster:
             raise typer.BadParameter("it goes with --cluster", param_hint=flag)
+    if follow and until is not None:
+        raise typer.BadParameter("what is followed has no end: leave --until or --follow away", param_hint="--until")
     names: dict[str, tuple[str, str]] = {}
     if model is not None:
         if not cluster:
@@ -103,7 +106,8 @@ def _show_past(found: Iterator[Line], wanted: Wanted, most: int, *, as_json: boo
     first = [each for each in causes.of(chosen) if wanted.may_explain(each)]
     for cause in first:
         if not as_json:
-            typer.echo(f"why {cause.record.get('model')} {cause.record.get('version')} could not be loaded:")
+            about = f"{cause.record.get('model')} {cause.record.get('version')}"
+            typer.echo(f"why {printable(about)} could not be loaded:")
         show(cause, as_json=as_json)
     if first and not as_json:
         typer.echo("")

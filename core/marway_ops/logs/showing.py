@@ -35,7 +35,7 @@ def show(line: Line, *, as_json: bool) -> None:
     if line.request_ids:
         words.append(",".join(line.request_ids))
     at = f"{line.at:%H:%M:%S}.{line.at.microsecond // 1000:03d}"
-    head = f"{at} {level:7} {printable(' '.join(words))}"
+    head = printable(f"{at} {level:7} {' '.join(words)}")
     colour = None if "NO_COLOR" in os.environ else _COLOURS.get(level)
     for text in _texts(line):
         typer.secho(f"{head} | {printable(text)}", fg=colour)

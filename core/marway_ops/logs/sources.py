@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,6 +22,7 @@ from marway_ops.logs.lines import COMPONENTS, Component, Line, line_of
 __all__ = ["ClusterLogs", "HomeLogs"]
 
 _PREFIX: Final = re.compile(r"\[pod/(?P<pod>[^/]+)/(?P<container>[^\]]+)\] ")
+_WORDS_MAX: Final = 4096
 _STREAMS_MAX: Final = "100"
 """Containers that kubectl follows at once; its own default of 5 is fewer than a small cluster has."""
 
@@ -162,21 +164,22 @@ class ClusterLogs:
 
     @contextmanager
     def _running(self, *more: str) -> Iterator[subprocess.Popen[str]]:
-        try:
-            process = subprocess.Popen(
-                [*self._command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
-            )
-        except OSError as exc:
-            raise Unavailable(f"kubectl does not run: {exc}") from exc
-        with process:
+        with tempfile.TemporaryFile() as errors:  # a pipe that nobody reads meanwhile would stop it when it is full
             try:
-                yield process
-                assert process.stderr is not None
-                words = process.stderr.read().strip()
-                if process.wait() != 0:
-                    raise Unavailable(f"kubectl cannot read the logs: {clip(words, 300)}")
-            finally:
-                process.kill()
+                process = subprocess.Popen(
+                    [*self._command, *more], stdout=subprocess.PIPE, stderr=errors, text=True, errors="replace"
+                )
+            except OSError as exc:
+                raise Unavailable(f"kubectl does not run: {exc}") from exc
+            with process:
+                try:
+                    yield process
+                    if process.wait() != 0:
+                        errors.seek(0)
+                        words = errors.read(_WORDS_MAX).decode(errors="replace").strip()
+                        raise Unavailable(f"kubectl cannot read the logs: {clip(words, 300)}")
+                finally:
+                    process.kill()
 
     def _lines(self, process: subprocess.Popen[str]) -> Iterator[Line]:
         last: dict[str, datetime] = {}

@@ -6,7 +6,7 @@ Apart from those that read, so that a change that waits for others, or for a slo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
@@ -60,16 +60,17 @@ class RegistryWriter:
         return name, changes[0]
 
     async def changes(
-        self, function: Callable[Concatenate[str, P], list[Change]], model: str, *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[Concatenate[str, P], Iterable[Change]], model: str, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[str, list[Change]]:
         """Run what changes a model several times, as `change` runs what changes it once."""
         name = await self.call(self.registry.find, check_model_id(model))
 
         def made() -> list[Change]:
-            done = function(name, *args, **kwargs)
-            if self._changed is not None:
-                for each in done:
+            done = []
+            for each in function(name, *args, **kwargs):  # those before one that fails are told of, too
+                if self._changed is not None:
                     self._changed(name, each.entry)
+                done.append(each)
             return done
 
         try:

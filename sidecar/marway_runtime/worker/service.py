@@ -27,7 +27,7 @@ from marway.answers.encoding import Nonfinite
 from marway.archives.rules import calling_of
 from marway.wire.answer_pieces import piece_of
 from marway.wire.envelope import Answer, Row, answer_size
-from marway.wire.measurements import Measurement
+from marway.wire.measurements import MEASUREMENTS_MAX, Measurement
 from marway.worker.calls import OUT_OF_RESOURCES, Outcome, answer_of, call_async_handler, call_handler, declare_metrics
 from marway.worker.continuous import ContinuousBatch, Step
 from marway.worker.requests import request_of
@@ -248,7 +248,7 @@ def _answers_of(outcome: Outcome, steps: Sequence[Measurement] = ()) -> list[Ans
     """
     if isinstance(outcome.exception, SystemExit):
         raise outcome.exception
-    measured = [*custom_metrics.take(), *steps]
+    measured = [*custom_metrics.take(), *steps][:MEASUREMENTS_MAX]
     if measured:
         outcome.answers[0] = replace(outcome.answers[0], measured=measured)
     return outcome.answers

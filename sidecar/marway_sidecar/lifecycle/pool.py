@@ -22,7 +22,7 @@ from marway_sidecar.errors import about
 from marway_sidecar.lifecycle.actor import Actor
 from marway_sidecar.lifecycle.gauges import PoolGauges
 from marway_sidecar.lifecycle.server_instance import ServerInstance
-from marway_sidecar.lifecycle.transitions import LoadTold, Warm
+from marway_sidecar.lifecycle.transitions import LoadListener, Warm
 from marway_sidecar.memory.estimates import Estimates
 from marway_sidecar.metrics import SidecarMetrics
 from marway_sidecar.scheduler import Job, StreamJob
@@ -41,7 +41,7 @@ class ModelPool:
     Args:
         changes: Told of every change that a `PodEvent` reports.
         warm: Called after each load and before anybody is let in; raises `LoadFailed` to refuse the version.
-        told: Told of each load that is over.
+        load_ended: Called at the end of each load.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class ModelPool:
         settings: SidecarSettings,
         changes: Changes,
         warm: Warm | None = None,
-        told: LoadTold | None = None,
+        load_ended: LoadListener | None = None,
     ) -> None:
         self._fetches = Fetches(archives, threads)
         self._threads = threads
         self._metrics = metrics
         self._settings = settings
         self._warm = warm
-        self._told = told
+        self._load_ended = load_ended
         self._changes = changes
         self._estimates = Estimates(settings)
         self._instance: ServerInstance | None = None  # the last one, also while no server is up
@@ -99,7 +99,7 @@ class ModelPool:
                 changes=self._changes,
                 fetches=self._fetches,
                 warm=self._warm,
-                told=self._told,
+                load_ended=self._load_ended,
                 refusing=self._refusing,
             )
             if old is not None:

@@ -20,7 +20,7 @@ from marway_sidecar.lifecycle.actor import Actor
 from marway_sidecar.lifecycle.entry import Context
 from marway_sidecar.lifecycle.reconciler import Reconciler
 from marway_sidecar.lifecycle.scaling import Autoscaler
-from marway_sidecar.lifecycle.transitions import LoadTold, Transitions, Warm
+from marway_sidecar.lifecycle.transitions import LoadListener, Transitions, Warm
 from marway_sidecar.memory.budget import Memory
 from marway_sidecar.memory.estimates import Estimates
 from marway_sidecar.memory.eviction import Candidate
@@ -52,7 +52,7 @@ class ServerInstance:
         changes: Changes,
         fetches: Fetches,
         warm: Warm | None,
-        told: LoadTold | None,
+        load_ended: LoadListener | None,
         refusing: bool,
     ) -> None:
         self.over = False
@@ -64,7 +64,7 @@ class ServerInstance:
         self._autoscaler = Autoscaler(self.context, self.actors, forget=self._forget)
         reconciler = Reconciler(self.context, self._names)
         self.measure = reconciler.soon
-        self._transitions = Transitions(self.context, fetches, reconciler.reconciled, warm, told)
+        self._transitions = Transitions(self.context, fetches, reconciler.reconciled, warm, load_ended)
         self._tasks = [
             asyncio.create_task(reconciler.run(), name="pool reconciler"),
             asyncio.create_task(self._autoscaler.run(), name="pool autoscaler"),

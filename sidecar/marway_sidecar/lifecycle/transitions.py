@@ -28,7 +28,7 @@ from marway_sidecar.lifecycle.entry import Context, Entry, Failure
 from marway_sidecar.lifecycle.scaling import bounds
 from marway_sidecar.memory.eviction import Evict
 
-__all__ = ["LoadTold", "Transitions", "Warm"]
+__all__ = ["LoadListener", "Transitions", "Warm"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _ENVIRONMENT_S: Final = (
 Warm = Callable[[ModelServer, ServedModel, VersionRecord, Deadline], Awaitable[None]]
 """Called after a load and before anybody else is let in; raises `LoadFailed` to refuse the version."""
 
-LoadTold = Callable[[Entry, Mapping[str, float], str, BaseException | None], None]
+LoadListener = Callable[[Entry, Mapping[str, float], str, BaseException | None], None]
 """Called when a load is over, as `LoadTraces.ended`."""
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class Transitions:
     reconciled: Callable[[str], Awaitable[None]]
     """Returns once it was seen what the server has, and nothing under this name is being unregistered."""
     warm: Warm | None
-    told: LoadTold | None
+    load_ended: LoadListener | None
 
     async def load(self, entry: Entry, *, spare: bool) -> None:
         """Fetch, register, start workers, warm up a version that is absent or failed; ``spare``, evict nobody for it.
@@ -122,8 +122,8 @@ class Transitions:
         finally:
             entry.load_began = None
             entry.settled_at = time.monotonic()
-            if self.told is not None:
-                self.told(entry, ends, outcome, None if outcome == "ok" else sys.exc_info()[1])
+            if self.load_ended is not None:
+                self.load_ended(entry, ends, outcome, None if outcome == "ok" else sys.exc_info()[1])
             if outcome != "cut off":
                 self.context.metrics.loads.labels(entry.record.name, entry.record.version, outcome).inc()
 

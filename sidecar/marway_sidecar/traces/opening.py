@@ -9,7 +9,7 @@ from functools import partial
 from marway_http.traces import open_traces
 from marway_sidecar.api.predict import Predictor
 from marway_sidecar.backends.base import ModelServer
-from marway_sidecar.lifecycle.transitions import LoadTold
+from marway_sidecar.lifecycle.transitions import LoadListener
 from marway_sidecar.settings import SidecarSettings
 
 __all__ = ["Traced", "opened"]
@@ -24,13 +24,13 @@ class Traced:
     Attributes:
         predictor: Makes what answers predictions.
         attach: Returns what attaches a model server, given what does so without traces.
-        told: Told of each load that is over.
+        load_ended: Called at the end of each load.
         close: Sends what spans wait; it blocks for two seconds at most.
     """
 
     predictor: Callable[..., Predictor] = Predictor
     attach: Callable[[Attach], Attach] = lambda attach: attach
-    told: LoadTold | None = None
+    load_ended: LoadListener | None = None
     close: Callable[[], None] = lambda: None
 
 
@@ -53,5 +53,5 @@ def opened(settings: SidecarSettings, *, by_runtime: bool) -> Traced:
     def attaching(attach: Attach) -> Attach:
         return lambda server: attach(None if server is None else traced_server(server, traces, steps=by_runtime))
 
-    told = LoadTraces(traces, settings.name).ended
-    return Traced(partial(TracedPredictor, traces=traces), attaching, told, traces.close)
+    load_ended = LoadTraces(traces, settings.name).ended
+    return Traced(partial(TracedPredictor, traces=traces), attaching, load_ended, traces.close)

@@ -122,12 +122,15 @@ class TestMlflow:
         assert [(each.name, each.datatype) for each in found.signature.inputs] == [("a", "FP64"), ("b", "BYTES")]
         assert found.signature.outputs == (TensorSpec(name="output", datatype="FP32", shape=(-1, 3)),)
         assert "trust" in found.warnings[0]
+        (tmp_path / "MLmodel").write_text("flavors: {python_function: {}, sklearn: null}\n")
+        assert import_mlflow(tmp_path).framework == ("sklearn", None)
 
     @pytest.mark.parametrize(
         ("text", "said"),
         [
             ("flavors: {spark: {}}\n", "python_function"),
             ("nothing: 1\n", "not what MLflow writes"),
+            ("[" * 3_000, "not what MLflow writes"),
             (MLMODEL.replace("double", "double\\"), "signature"),
         ],
     )
@@ -163,10 +166,11 @@ class TestHuggingFace:
         ("names", "config", "said"),
         [
             (("model.safetensors",), {}, "tokenizer"),
-            (("tokenizer_config.json",), {}, "no weights"),
+            (("tokenizer_config.json", "training_args.bin"), {}, "no weights"),
             (("model.safetensors", "tokenizer_config.json"), {"auto_map": {}}, "code of its own"),
             (("model.safetensors",), {"architectures": ["WhisperForConditionalGeneration"]}, "Whisper"),
             (("model.safetensors",), {"architectures": None}, "no named class"),
+            (("model.safetensors",), {"architectures": 7}, "no named class"),
             (("model.safetensors",), {"architectures": ["ViTForImageClassification"]}, "preprocessor"),
         ],
     )

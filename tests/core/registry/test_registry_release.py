@@ -234,14 +234,24 @@ def test_delete_a_model(registry: Registry, versions: None) -> None:
     """A model is deleted whole, by force with its labels; the name can be used again, for other versions."""
     release(registry, "2")
     with pytest.raises(StateConflict, match=r"intent is served \(PROD → 2\)"):
-        registry.delete_model("intent", by="test")
+        list(registry.delete_model("intent", by="test"))
     assert registry.state("intent").tombstones == {}
-    done = registry.delete_model("intent", forced=True, note="retired", op_id="gone", by="test")
+    done = list(registry.delete_model("intent", forced=True, note="retired", op_id="gone", by="test"))
     assert [each.entry.from_version for each in done] == list(registry.versions("intent"))
     assert registry.summary("intent").versions == ()
     assert registry.state("intent").labels == {}
-    assert registry.delete_model("intent", forced=True, by="test") == []
+    assert list(registry.delete_model("intent", forced=True, by="test")) == []
     assert [each.name for each in registry.summaries()] == []
+
+
+def test_deletions_before_a_failure_are_known(registry: Registry, versions: None) -> None:
+    """Whoever deletes a model has each change as it is made, and goes on behind one that failed."""
+    changes = registry.delete_model("intent", by="test")
+    done = [next(changes).entry.from_version]
+    changes.close()  # what a store that is away does
+    assert list(registry.state("intent").tombstones) == done
+    rest = [each.entry.from_version for each in registry.delete_model("intent", by="test")]
+    assert sorted([*done, *rest], key=str) == sorted(registry.versions("intent"))
 
 
 def test_a_model_with_a_protected_label_is_not_deleted(registry: Registry, versions: None) -> None:
@@ -249,7 +259,7 @@ def test_a_model_with_a_protected_label_is_not_deleted(registry: Registry, versi
     release(registry, "2")
     registry.protect("intent", approvals=1, by="test")
     with pytest.raises(LabelProtected, match="intent 2 is PROD"):
-        registry.delete_model("intent", forced=True, by="test")
+        list(registry.delete_model("intent", forced=True, by="test"))
     assert registry.state("intent").tombstones == {}
 
 

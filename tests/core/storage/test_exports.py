@@ -94,6 +94,12 @@ def test_it_reads_as_a_registry_does(filled: Registry, tmp_path: Path) -> None:
             source.store.get("nothing")
         with pytest.raises(InvalidSettings, match="which never changes"):
             source.release("intent", "1.1", by="test")
+        found = sorted(key for key, _ in source.store.sizes(""))
+        for prefix in ("", "models/", "models/intent/versions/1", "zzz"):
+            assert [*source.store.keys(prefix)] == [key for key in found if key.startswith(prefix)]
+            assert [*source.store.keys(prefix, start_after=found[0])] == [
+                key for key in found[1:] if key.startswith(prefix)
+            ]
 
 
 def rewritten(path: Path, change: Callable[[Objects], None], *, told: bool = True) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from marway.wire.envelope import Row
 from marway.wire.headers import TIMED
+from marway.wire.measurements import measurements_of
 from marway.worker.steps import timed_steps
 
 PLAIN, TRACED = [Row("r", [])], [Row("r", []), Row("s", [], {TIMED: "1"})]
@@ -68,3 +70,13 @@ def test_what_has_no_steps() -> None:
     with timed_steps(Handler().handle, PLAIN) as steps:
         pass
     assert steps == []
+
+
+def test_of_steps_without_end_the_first_are_kept() -> None:
+    """A handler that calls a step again and again has a traced call that a sidecar takes."""
+    handler = Handler()
+    with timed_steps(handler.handle, TRACED) as steps:
+        for _ in range(1000):
+            handler.inference([1])
+    assert len(measurements_of(json.loads(json.dumps([each.fields() for each in steps])))) == len(steps)
+    assert steps[-1].name == "handler"

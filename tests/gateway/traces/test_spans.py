@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from gateway.fakes import FakePod, fail, running
 from marway.errors import InvalidSettings, ModelError, Overloaded
 from marway.registry import Registry
 from marway.wire.headers import Outcome
+from marway_http import traces as traces_module
 from marway_http.traces import open_traces
 from support.graphs import publish_graph
 from support.otlp import Receiver, receiving
@@ -135,6 +138,19 @@ def test_what_cannot_be_done_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
     with pytest.raises(InvalidSettings, match="http/protobuf"):
         open_traces("otlp", service="marway-gateway")
+
+
+def test_a_collector_that_is_away_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing waits for so long and no longer, whatever the exporter waits for."""
+    monkeypatch.setattr(traces_module, "_CLOSE_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        traces = open_traces("otlp", service="marway-gateway")
+        assert traces is not None
+        traces.begin("predict", {}).end()
+        began = time.monotonic()
+        traces.close()
+        assert time.monotonic() - began < 1.5
 
 
 @pytest.mark.extended  # a gateway of its own; tests/gateway/graph has what graphs do

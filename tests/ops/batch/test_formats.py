@@ -60,6 +60,29 @@ def test_json_lines(tmp_path: Path) -> None:
     assert named[2].fault == "the row has no text, id: it has no"
 
 
+def test_rows_that_cannot_be_written_as_they_are(tmp_path: Path) -> None:
+    """Half a character and endless nesting fail alone or stay escapes; none of it stops the job for ever."""
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"text": "\\ud800", "id": "\\udfff"}\n' + "[" * 100_000 + "\n")
+    named = questions(path, column="text", keep=("id",))
+    assert named[0].fault == "its text has half a character (a surrogate)"
+    assert named[1].fault is not None
+    question = questions(path, column=None, keep=("id",))[0]
+    for body in (b'"\\ud83d"', b'["\\ud83d"]', b"[" * 100_000):
+        found = Answer(question, body, "application/json", "P1")
+        (line,) = written_answers([found], "jsonl").splitlines()
+        assert json.loads(line)["id"] == "\udfff"
+        for kind in ("csv", "parquet"):
+            assert written_answers([found], kind)
+
+
+def test_a_large_cell(tmp_path: Path) -> None:
+    """A cell may be as large as a line of JSON."""
+    path = tmp_path / "in.csv"
+    path.write_text("text\n" + "x" * 200_000 + "\n")
+    assert len(questions(path, column="text")[0].body) == 200_000
+
+
 def test_csv(tmp_path: Path) -> None:
     """A row of CSV goes as an object; what is written as a number is one; a row too short is refused by its line."""
     path = tmp_path / "in.csv"

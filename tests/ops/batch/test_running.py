@@ -22,6 +22,7 @@ from marway_ops.batch.asking import Asker, Target
 from marway_ops.batch.job import Job
 from marway_ops.batch.output import Output
 from marway_ops.batch.pace import Pace
+from marway_ops.batch.rows import Question
 from marway_ops.batch.running import Shard
 from marway_ops.batch.sources import find_sources
 
@@ -157,6 +158,37 @@ def test_gives_up(tmp_path: Path) -> None:
         batch.run()
     assert not batch.rows()
     assert not batch.rows("_failed/*")
+
+
+async def test_time_before_the_first_refusal_does_not_count() -> None:
+    """A run that reads for long past what is done does not give up at the first row that has to wait."""
+    replies = iter([refused(errors.Overloaded("full")), answered(1)])
+    async with asking_of(lambda request: next(replies)) as client:
+        asker = Asker(client, Pace(1), give_up_s=0.02)
+        await asyncio.sleep(0.03)
+        assert isinstance(await asker.ask(Question("f", 1, b"1"), Target("intent", "1.0", "mv_1")), asking.Answer)
+
+
+async def test_room_that_grew_is_taken() -> None:
+    """Rows that wait take all the room that there is, and not only that of the row that ended."""
+    pace, ended, running = Pace(10), asyncio.Event(), 0
+
+    async def row() -> None:
+        nonlocal running
+        async with pace:
+            running += 1
+            await ended.wait()
+
+    async with pace:
+        rows = [asyncio.create_task(row()) for _ in range(8)]
+        await asyncio.sleep(0.01)
+        assert running == 3
+        for _ in range(60):
+            pace.answered()
+    await asyncio.sleep(0.01)
+    assert running == 8
+    ended.set()
+    await asyncio.gather(*rows)
 
 
 async def test_pace() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 from marway.errors import LabelProtected, StateConflict
 from marway.records import HistoryEntry, ModelState, Tombstone
@@ -59,13 +60,15 @@ class Deleting(Moving):
 
     def delete_model(
         self, name: str, *, note: str | None = None, forced: bool = False, by: str, op_id: str | None = None
-    ) -> list[Change]:
+    ) -> Iterator[Change]:
         """Delete all versions of a model, one after another; what would be refused for one is refused for all first.
+
+        It goes on as its caller takes the changes, who so knows of those that were made before one failed.
 
         What was cut off goes on when it is asked for again. The name can be used again, for versions that it has not
         had: those that were deleted do not come back.
 
-        Returns:
+        Yields:
             A change for each version that was deleted now; none where all were before.
 
         Raises:
@@ -85,14 +88,12 @@ class Deleting(Moving):
             _check_unlabelled(model, state, version, forced=forced)
             if not forced:
                 self._check_unpinned(model, version)
-        done: list[Change] = []
         # Again until none is left: somebody may publish one meanwhile.
         while left:
             for version in left:
                 mine = None if op_id is None else hashlib.sha256(f"{op_id}/{version}".encode()).hexdigest()[:32]
-                done.append(self.delete(model, version, note=note, forced=forced, by=by, op_id=mine))
+                yield self.delete(model, version, note=note, forced=forced, by=by, op_id=mine)
             left = self._left(model, self.state(model))
-        return done
 
     def _check_unpinned(self, model: str, version: str) -> None:
         """Refuse to delete what a published graph names."""

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from marway.objects import Progress as Told
+from marway.objects import Progress as BytesSent
 from marway.records import VersionRecord
 from marway.refs import check_label
 from marway.storage.copying import Choices, CopyReport
@@ -77,13 +77,13 @@ def warn_of_plan(plan: Plan) -> None:
 
 
 @contextlib.contextmanager
-def shown_progress() -> Iterator[Callable[[VersionRecord], Told]]:
+def shown_progress() -> Iterator[Callable[[VersionRecord], BytesSent]]:
     """Give what shows for each version on a terminal how much of its archive was sent."""
     shown_on = console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
     with Progress(*columns, console=shown_on, transient=True, disable=not shown_on.is_terminal) as bar:
 
-        def of(record: VersionRecord) -> Told:
+        def of(record: VersionRecord) -> BytesSent:
             task = bar.add_task(f"{record.name} {record.version}", total=record.archive.size_bytes)
             return lambda done, total: bar.update(task, completed=done, total=total)
 
