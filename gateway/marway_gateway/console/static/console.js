@@ -43,7 +43,8 @@
     yes.textContent = title;
     yes.className = danger ? "danger" : "primary";
     return new Promise((resolve) => {
-      dialog.onclose = () => resolve(dialog.returnValue === "yes");
+      // The event of a dialog that was closed may come when it is open again, for another question.
+      dialog.onclose = () => dialog.open || resolve(dialog.returnValue === "yes");
       dialog.returnValue = "no";
       dialog.showModal();
     });
