@@ -58,6 +58,22 @@ def test_an_onnx_model_answers_rows_in_one_call(tmp_path: Path) -> None:
         assert_batch_correct(handler, rows)
 
 
+def test_an_onnx_model_with_weights_in_other_files(tmp_path: Path) -> None:
+    """Files with weights go into the archive, no others, and only those of the model's own directory can."""
+    model = onnx.load(onnx_model(tmp_path / "small.onnx"))
+    apart = tmp_path / "apart"
+    (apart / "parts").mkdir(parents=True)
+    (apart / "m").write_bytes(b"a file whose short name the model's bytes contain by chance")
+    external = {"save_as_external_data": True, "size_threshold": 0, "convert_attribute": True}
+    onnx.save_model(model, apart / "m.onnx", location="weights.bin", **external)
+    assert import_onnx(apart / "m.onnx").extra_files == (apart / "weights.bin",)
+    onnx.save_model(onnx.load(apart / "m.onnx"), apart / "m.onnx", location="parts/weights.bin", **external)
+    with pytest.raises(
+        InvalidArchive, match=r"weights in parts/weights\.bin: save it"
+    ):
+        import_onnx(apart / "m.onnx")
+
+
 def test_an_onnx_model_of_one_row_a_call_and_of_several_outputs(tmp_path: Path) -> None:
     """A first dimension fixed to 1 is served row by row; several outputs are named; a fixed batch is refused."""
     with loaded("onnx_model", onnx_model(tmp_path / "m.onnx", 1, outputs=2)) as handler:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import os
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +14,8 @@ from marway_archiver.importers.imported import Imported, only_file, pinned
 
 __all__ = ["import_onnx"]
 
+_LOCATION: Final = re.compile(rb"\x0a\x08location\x12")
+"""What stands before the name of a file with weights: an entry (StringStringEntryProto) of the key `location`."""
 _TYPES: Final = {
     "bool": "BOOL", "float16": "FP16", "float": "FP32", "double": "FP64", "string": "BYTES",
     **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
@@ -78,9 +82,29 @@ def _side(side: Any) -> int:
 
 
 def _external(model: Path) -> tuple[Path, ...]:
-    """Return the files beside a model that its bytes name: they hold weights that are not in it."""
-    beside = [each for each in sorted(model.parent.iterdir()) if each.is_file() and each != model]
-    if not beside or not model.stat().st_size:
+    """Return the files beside a model that hold weights of it (ONNX's external data).
+
+    Raises:
+        InvalidArchive: One lies elsewhere, or is not there.
+    """
+    if not model.stat().st_size:
         return ()
     with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return tuple(each for each in beside if content.find(each.name.encode()) >= 0)
+        names = sorted({os.fsdecode(_text_at(content, at.end())) for at in _LOCATION.finditer(content)})
+    for name in names:
+        if Path(name).name != name:
+            raise InvalidArchive(f"{model} has weights in {name}: save it with its external data in its own directory")
+        if not (model.parent / name).is_file():
+            raise InvalidArchive(f"{model} has weights in {name}, which is not beside it: copy it there")
+    return tuple(model.parent / name for name in names)
+
+
+def _text_at(content: mmap.mmap, at: int) -> bytes:
+    """Return the text of a protobuf field whose length (a varint) begins at a place."""
+    length = shift = 0
+    while True:
+        byte = content[at]
+        length |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80 or shift > 28:
+            return content[at : at + length]
