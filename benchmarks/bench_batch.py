@@ -51,7 +51,7 @@ def measure(rate: float, rounds: int, seconds: float, rows: int, concurrency: in
                     job.wait()
         before = sum(map(lines_of, output.glob("part-*")))
         began = time.perf_counter()
-        said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        printed = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         took = time.perf_counter() - began
         numbers = [json.loads(line)["row"] for path in output.glob("part-*") for line in path.open()]
         assert sorted(numbers) == list(range(1, rows + 1)), "each row once"
@@ -61,7 +61,7 @@ def measure(rate: float, rounds: int, seconds: float, rows: int, concurrency: in
             "kills": rounds,
             "rows": rows,
             "rows_before_the_last_run": before,
-            "rows_a_second_alone": said["asked_now"] / took,
+            "rows_a_second_alone": printed["asked_now"] / took,
             **{
                 f"{name}_{'beside' if on else 'alone'}_ms": [quantile(each, part) for each in found[on]]
                 for name, part in (("p50", 0.5), ("p99", 0.99))

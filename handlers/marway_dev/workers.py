@@ -49,18 +49,18 @@ _LOAD_TIMEOUT_S: Final = 120.0
 class _Output(ModelsLog):
     """Tells of what workers write, instead of writing it into a file."""
 
-    def __init__(self, tell: Log) -> None:
+    def __init__(self, log: Log) -> None:
         super().__init__(Path())
-        self._tell = tell
+        self._log = log
 
     def write(self, prefix: bytes, lines: list[bytes]) -> None:
         for line in lines:
             # As a line of the runtime's log, so that what TorchServe's own code says of its start is left out.
             found = parse_line(f"1970-01-01T00:00:00+00:00{(prefix + line).decode(errors='replace')}")
             if found is not None and found.reason is None:  # why it is not loaded is told by who loads it
-                self._tell(found.level, found.text, found.traceback)
+                self._log(found.level, found.text, found.traceback)
             elif found is not None and found.traceback is not None:
-                self._tell(found.level, "", found.traceback)
+                self._log(found.level, "", found.traceback)
 
 
 class LoadedWorker:
@@ -101,12 +101,12 @@ class LoadedWorker:
 class Workers:
     """Starts workers; made by `opened_workers`."""
 
-    def __init__(self, files: HandlerFiles, directories: Directories, fork_socket: Path | None, tell: Log) -> None:
+    def __init__(self, files: HandlerFiles, directories: Directories, fork_socket: Path | None, log: Log) -> None:
         self._files = files
         self._directories = directories
         self._fork_socket = fork_socket
-        self._tell = tell
-        self._output = _Output(self._told)
+        self._log = log
+        self._output = _Output(self._written)
         self._laid_in = directories.temporary
         self._devices = Devices(nvidia_gpus)
         self._numbers = itertools.count()
@@ -151,10 +151,10 @@ class Workers:
             self._devices.take_back(launch.device)
         return LoadedWorker(worker, launch, laid, connection, seconds)
 
-    def _told(self, level: str, text: str, trace: str | None) -> None:
+    def _written(self, level: str, text: str, trace: str | None) -> None:
         """Pass on what a worker wrote, with the author's own paths, and of a traceback the author's own frames."""
         shown = self._files.shown(text, self._laid_in)
-        self._tell(level, shown, None if trace is None else self._files.trimmed(trace, self._laid_in))
+        self._log(level, shown, None if trace is None else self._files.trimmed(trace, self._laid_in))
 
     async def _launch(self, laid: Laid, answer_within_s: float) -> Launch:
         number = next(self._numbers)
@@ -205,13 +205,13 @@ class Workers:
 
 
 @asynccontextmanager
-async def opened_workers(files: HandlerFiles, home: Path, tell: Log) -> AsyncIterator[Workers]:
+async def opened_workers(files: HandlerFiles, home: Path, log: Log) -> AsyncIterator[Workers]:
     """Have what starts workers while the context lasts; nothing of it is left afterwards.
 
     Args:
         files: The handler's.
         home: An empty directory.
-        tell: Told of what workers write.
+        log: Called with what workers write.
     """
     settings = RuntimeSettings(engine="native", runtime_dir=home, model_store=home / "store")
     directories = await asyncio.to_thread(prepare, home)
@@ -226,7 +226,7 @@ async def opened_workers(files: HandlerFiles, home: Path, tell: Log) -> AsyncIte
             forking = asyncio.create_task(forks.run(), name="fork-server")
             await forks.settled()
             fork_socket = directories.fork_socket
-        yield Workers(files, directories, fork_socket, tell)
+        yield Workers(files, directories, fork_socket, log)
     finally:
         if forking is not None:
             forking.cancel()

@@ -68,9 +68,7 @@ def test_an_onnx_model_with_weights_in_other_files(tmp_path: Path) -> None:
     onnx.save_model(model, apart / "m.onnx", location="weights.bin", **external)
     assert import_onnx(apart / "m.onnx").extra_files == (apart / "weights.bin",)
     onnx.save_model(onnx.load(apart / "m.onnx"), apart / "m.onnx", location="parts/weights.bin", **external)
-    with pytest.raises(
-        InvalidArchive, match=r"weights in parts/weights\.bin: save it"
-    ):
+    with pytest.raises(InvalidArchive, match=r"weights in parts/weights\.bin: save it"):
         import_onnx(apart / "m.onnx")
 
 

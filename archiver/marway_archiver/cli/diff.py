@@ -62,8 +62,8 @@ def diff(
     """
     first, second = (_of_file(Path(text)) if _is_file(text) else _of_version(text, registry) for text in (a, b))
     # A file tells little of itself: then only what both sides know is compared.
-    told = first.record is None or second.record is None
-    fields = different_facts(first.facts, second.facts, both=told)
+    facts_of_both = first.record is None or second.record is None
+    fields = different_facts(first.facts, second.facts, both=facts_of_both)
     files = different_files(first.files(), second.files())
     url = admin_url(gateway, registry) if registry is None or gateway is not None else None
     client = AdminClient(url, token=token_of(token, token_file)) if url is not None else None

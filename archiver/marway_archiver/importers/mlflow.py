@@ -51,22 +51,24 @@ def import_mlflow(source: Path) -> Imported:
         f"an MLflow model runs what its files say when it is loaded (pickles, {flavor.get('loader_module', 'code')}): "
         "it must come from people you trust"
     ]
-    said = document.get("signature")
-    if said is None:
+    signature = document.get("signature")
+    if signature is None:
         warnings.append("the model has no signature: a row is taken for a list of numbers")
     return Imported(
         handler="mlflow_model",
         framework=(framework, None if version is None else str(version)),
         extra_files=(source,),
         requirements_file=requirements,
-        signature=_signature(said or {}, source),
+        signature=_signature(signature or {}, source),
         warnings=tuple(warnings),
     )
 
 
-def _signature(said: dict[str, Any], source: Path) -> Signature:
+def _signature(signature: dict[str, Any], source: Path) -> Signature:
     try:
-        return Signature(inputs=_specs(said.get("inputs"), "input"), outputs=_specs(said.get("outputs"), "output"))
+        return Signature(
+            inputs=_specs(signature.get("inputs"), "input"), outputs=_specs(signature.get("outputs"), "output")
+        )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as exc:
         raise InvalidArchive(f"{source / 'MLmodel'}: its signature is not what MLflow writes: {exc}") from exc
 

@@ -44,16 +44,16 @@ def import_sklearn(source: Path) -> Imported:
                 "them into a module, and pack with --handler and --extra-files"
             )
         found = _VERSION.search(content)
-        said = None if found is None else found[1].decode()
+        written_by = None if found is None else found[1].decode()
         others = [package for module, package in _OTHERS.items() if content.find(module + b".") >= 0]
-    here = pinned("scikit-learn", f"{model}").partition("==")[2] if said is None else _installed()
+    here = pinned("scikit-learn", f"{model}").partition("==")[2] if written_by is None else _installed()
     warnings = [f"{model.name} is a pickle, and loading it runs what it says: it must come from people you trust"]
-    if said not in (None, here):
+    if written_by not in (None, here):
         warnings.append(
-            f"{model.name} was written by scikit-learn {said}, which the archive requires; its examples are answered "
-            f"here by {here or 'none'}"
+            f"{model.name} was written by scikit-learn {written_by}, which the archive requires; its examples are "
+            f"answered here by {here or 'none'}"
         )
-    version = said or here
+    version = written_by or here
     signature, _ = signature_beside(model)
     return Imported(
         handler="sklearn_model",

@@ -2,7 +2,7 @@
 
 Nothing is unpacked: names in the file are keys of objects and never paths here. What is not as `export` writes it, byte
 for byte, is refused before anything is read of it: other compression, links, names that lead elsewhere or are there
-twice, sizes and names that the manifest does not tell. Digests are checked as objects are read.
+twice, sizes and names that the manifest does not list. Digests are checked as objects are read.
 """
 
 from __future__ import annotations
@@ -76,15 +76,15 @@ class Exported:
             raise InvalidArchive(f"{path}: {exc.message}") from exc
 
     def _check(self) -> None:
-        told = self.manifest.objects
-        for name in sorted(self._files.keys() ^ told.keys()):
-            where = "the manifest does not tell of it" if name in self._files else "it is not in the file"
+        listed = self.manifest.objects
+        for name in sorted(self._files.keys() ^ listed.keys()):
+            where = "the manifest does not list it" if name in self._files else "it is not in the file"
             raise InvalidArchive(f"{shown(name)}: {where}")
         for name, each in self._files.items():
             if not _KEYS.fullmatch(name):
                 raise InvalidArchive(f"{shown(name)} is nothing that an exported file of this Marway holds")
-            if each.size != told[name].bytes:
-                raise InvalidArchive(f"{shown(name)} has {each.size} bytes, and the manifest says {told[name].bytes}")
+            if each.size != listed[name].bytes:
+                raise InvalidArchive(f"{shown(name)} has {each.size} bytes, and the manifest says {listed[name].bytes}")
 
     @property
     def origin(self) -> CopyOrigin:

@@ -77,7 +77,7 @@ def copy_whole(
     _check_not_newer(source, target, states)
     with contextlib.suppress(ObjectMissing):  # first of all: by it, one that was cut off knows its own
         data = source.get(keys.IDENTITY).data
-        _tell(report, keys.IDENTITY, _put(target, keys.IDENTITY, data), len(data))
+        _count(report, keys.IDENTITY, _put(target, keys.IDENTITY, data), len(data))
     first = {name: state.history[0].generation if state.history else state.generation + 1
              for name, (_, state) in states.items()}  # fmt: skip
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="copy") as threads:
@@ -86,11 +86,11 @@ def copy_whole(
             wanted = (each for each in source.sizes(f"{part}/") if _is_wanted(each[0], first))
             while some := list(islice(wanted, _AT_A_TIME)):  # however many there are, few of them are in memory
                 for key, done, size in threads.map(copy, some):
-                    _tell(report, key, done, size)
+                    _count(report, key, done, size)
                     progress(report)
     for name, (data, _) in sorted(states.items()):
         key = keys.state_key(name)
-        _tell(report, key, _put(target, key, data), len(data))
+        _count(report, key, _put(target, key, data), len(data))
         progress(report)
     return report
 
@@ -196,7 +196,7 @@ def _put(target: ObjectStore, key: str, data: bytes) -> Done:
     raise StateConflict(f"{target.url}/{key} is changed by others all the time: who writes to a backup?")
 
 
-def _tell(report: WholeReport, key: str, done: Done | str | None, size: int) -> None:
+def _count(report: WholeReport, key: str, done: Done | str | None, size: int) -> None:
     if done == "copied":
         report.copied += 1
         report.bytes += size

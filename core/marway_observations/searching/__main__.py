@@ -62,8 +62,8 @@ def main() -> None:
                 found = figures(registry, store, Figures.model_validate_json(asked))
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
-        told = InvalidInput(f"{'.'.join(map(str, first['loc']))}: {clip(first['msg'], 200)}")
-        print(f'{{"problem": {problem_of(told)[0].model_dump_json()}}}')
+        problem = InvalidInput(f"{'.'.join(map(str, first['loc']))}: {clip(first['msg'], 200)}")
+        print(f'{{"problem": {problem_of(problem)[0].model_dump_json()}}}')
     except MarwayError as exc:
         print(f'{{"problem": {problem_of(exc)[0].model_dump_json()}}}')
     else:

@@ -23,8 +23,8 @@ from typing import Any, Final
 from marway.errors import InvalidInput
 from marway.objects import ObjectExists, ObjectMissing, ObjectStore
 from marway.refs import new_ulid
-from marway_ops.batch.asking import Answer, Failure
 from marway_ops.batch.job import Commit, Job, Part
+from marway_ops.batch.requests import Answer, Failure
 from marway_ops.batch.writing import written_answers, written_failures
 
 __all__ = ["Output"]

@@ -23,7 +23,7 @@ def shown_progress() -> Iterator[Callable[[Done], None]]:
     """Show how far a job is, on stderr, as what is yielded is told."""
     shown_on, begun = console(stderr=True), time.monotonic()
 
-    def said(done: Done) -> str:
+    def shown(done: Done) -> str:
         rate = (done.rows + done.failed) / max(0.001, time.monotonic() - begun)
         failed = f", {done.failed:,} failed" if done.failed else ""
         return f"{done.rows:,} rows{failed}, {rate:,.0f}/s"
@@ -31,17 +31,17 @@ def shown_progress() -> Iterator[Callable[[Done], None]]:
     if not shown_on.is_terminal:
         line_at = begun + _LINE_EVERY_S
 
-        def tell(done: Done) -> None:
+        def report(done: Done) -> None:
             nonlocal line_at
             if (now := time.monotonic()) < line_at:
                 return
             line_at = now + _LINE_EVERY_S
             left = f", {(now - begun) * (1 / done.fraction - 1):.0f} s left" if done.fraction else ""
-            typer.echo(f"{done.fraction:.0%}, {said(done)}{left}", err=True)
+            typer.echo(f"{done.fraction:.0%}, {shown(done)}{left}", err=True)
 
-        yield tell
+        yield report
         return
     columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=shown_on, transient=True) as bar:
         task = bar.add_task("", total=1.0)
-        yield lambda done: bar.update(task, completed=done.fraction, description=said(done))
+        yield lambda done: bar.update(task, completed=done.fraction, description=shown(done))

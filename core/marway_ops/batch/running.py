@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from marway_ops.batch.asking import Answer, Asker, Failure, Target
 from marway_ops.batch.job import Job, Part
 from marway_ops.batch.output import Output
+from marway_ops.batch.requests import Answer, Asker, Failure, Target
 from marway_ops.batch.rows import Raw, question_of, read_rows
 from marway_ops.batch.sources import Source
 

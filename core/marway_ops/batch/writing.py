@@ -10,8 +10,8 @@ from typing import Any
 
 from marway.client.answers import value_of
 from marway.errors import MarwayError
-from marway_ops.batch.asking import Answer, Failure
 from marway_ops.batch.job import OWN_COLUMNS, OutputFormat
+from marway_ops.batch.requests import Answer, Failure
 from marway_ops.batch.rows import json_bytes
 
 __all__ = ["written_answers", "written_failures"]

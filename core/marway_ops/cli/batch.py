@@ -14,11 +14,11 @@ from marway.admin_client import token_of
 from marway.client import AsyncClient
 from marway.objects import open_store
 from marway.refs import Reference, parse_reference
-from marway_ops.batch.asking import Asker
 from marway_ops.batch.job import FORMATS, OUTPUT_FORMATS, OWN_COLUMNS, Job
 from marway_ops.batch.output import Output
 from marway_ops.batch.pace import Pace
 from marway_ops.batch.progress import shown_progress
+from marway_ops.batch.requests import Asker
 from marway_ops.batch.running import BatchRun, Done, Shard
 from marway_ops.batch.sources import find_sources, format_of, output_format_of
 from marway_ops.shell.options import GatewayOption, JsonOption, TokenFileOption, TokenOption, gateway_url
@@ -50,7 +50,7 @@ def batch(
     keep: Annotated[
         list[str] | None, typer.Option(help="Field or column that goes with the answer; can be repeated.")
     ] = None,
-    content_type: Annotated[str | None, typer.Option(help="What rows are sent as; else told by the row.")] = None,
+    content_type: Annotated[str | None, typer.Option(help="What rows are sent as; else by what the row is.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Read only so many rows.")] = None,
     concurrency: Annotated[
         int, typer.Option(min=1, max=1024, help="Most requests at once; fewer while there is no room.")
@@ -112,7 +112,7 @@ def batch(
                 return job, await BatchRun(job, sources, kept_at, asker, found, progress).run()
 
     job, done = asyncio.run(run())
-    _tell(job, done, output, found, as_json=as_json)
+    _print_end(job, done, output, found, as_json=as_json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ async def _begun(wanted: _Wanted, output: Output, asker: Asker) -> Job:
     return await asyncio.to_thread(output.begin, wanted.job(target.model, target.version, target.id))
 
 
-def _tell(job: Job, done: Done, output: str, shard: Shard, *, as_json: bool) -> None:
+def _print_end(job: Job, done: Done, output: str, shard: Shard, *, as_json: bool) -> None:
     """Print what became of the job, or of this shard while others are not done."""
     whole = done.manifest or {}
     rows, failed = (whole["rows"], whole["failed"]) if whole else (done.rows, done.failed)

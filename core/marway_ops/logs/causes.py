@@ -1,4 +1,4 @@
-"""Why a version could not be loaded: what its worker said then, which knows of no request."""
+"""Why a version could not be loaded: what its worker lines then, which knows of no request."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _KEPT: Final = 20
 
 @dataclass(slots=True)
 class Causes:
-    """What workers said last when they could not load a version, by model and version."""
+    """What workers wrote last when they could not load a version, by model and version."""
 
-    _said: dict[tuple[str, str], list[Line]] = field(default_factory=dict)
+    _lines: dict[tuple[str, str], list[Line]] = field(default_factory=dict)
 
     def see(self, line: Line) -> None:
         """Look at a line of any component."""
         record = line.record
         if line.component == "worker" and not line.request_ids and (record.get("reason") or record.get("traceback")):
-            said = self._said.setdefault(_version(line), [])
-            said.append(line)
-            del said[:-_KEPT]
+            lines = self._lines.setdefault(_version(line), [])
+            lines.append(line)
+            del lines[:-_KEPT]
 
     def of(self, lines: Iterable[Line]) -> list[Line]:
         """Return the cause of each load whose failure ``lines`` tell of: the worker's last reason before it, which has
@@ -44,9 +44,9 @@ class Causes:
         return sorted(found.values(), key=lambda line: line.at)
 
     def _before(self, version: tuple[str, str], at: datetime) -> Line | None:
-        said = [line for line in self._said.get(version, ()) if at - _LOAD <= line.at <= at + timedelta(seconds=1)]
-        reasons = [line for line in said if line.record.get("reason")]
-        return (reasons or said or [None])[-1]  # type: ignore[list-item]
+        lines = [line for line in self._lines.get(version, ()) if at - _LOAD <= line.at <= at + timedelta(seconds=1)]
+        reasons = [line for line in lines if line.record.get("reason")]
+        return (reasons or lines or [None])[-1]  # type: ignore[list-item]
 
 
 def _version(line: Line) -> tuple[str, str]:

@@ -102,8 +102,8 @@ class Graphs:
 
     def _report(self, call: PredictCall) -> GraphReport:
         telemetry, info = self._means.telemetry, call.info
-        told = None if info.span is None or telemetry.traces is None else partial(telemetry.traces.node, info)
-        return GraphReport(telemetry.metrics.graph_node_duration, call.deadline, told)
+        span = None if info.span is None or telemetry.traces is None else partial(telemetry.traces.node, info)
+        return GraphReport(telemetry.metrics.graph_node_duration, call.deadline, span)
 
     async def _answer(self, predictor: Predicts, call: PredictCall, resolved: Resolved, report: GraphReport) -> Reply:
         record = resolved.record

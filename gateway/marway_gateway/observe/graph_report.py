@@ -1,4 +1,4 @@
-"""What becomes of a graph's nodes: told in the answer's headers, and counted."""
+"""What becomes of a graph's nodes: span in the answer's headers, and counted."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class GraphReport:
     Args:
         durations: Counts what nodes take, by the graph, its node and what became of it.
         deadline: When its answer must be there.
-        told: Told of each node that asks no version, which would tell of itself: its path, seconds and outcome.
+        span: Called with path, seconds and outcome of each node that asks no version, which would have its own span.
     """
 
     def __init__(
-        self, durations: Histogram, deadline: Deadline, told: Callable[[str, float, str], None] | None = None
+        self, durations: Histogram, deadline: Deadline, span: Callable[[str, float, str], None] | None = None
     ) -> None:
         self._deadline = deadline
         self._durations = durations
-        self._told = told
+        self._span = span
         self._took: dict[str, float] = {}
         self._asked: dict[str, str] = {}
         self._notes: dict[str, str] = {}
@@ -61,8 +61,8 @@ class GraphReport:
             name: What it is called there.
         """
         self._durations.labels(*graph, name, outcome).observe(seconds)
-        if self._told is not None and node not in self._asked:
-            self._told(node, seconds, outcome)
+        if self._span is not None and node not in self._asked:
+            self._span(node, seconds, outcome)
         if outcome in ("failed", "fallback"):
             self._notes[node] = outcome
         if node in self._took or len(self._took) < _ENTRIES_MAX:

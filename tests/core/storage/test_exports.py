@@ -126,7 +126,7 @@ def rewritten(path: Path, change: Callable[[Objects], None], *, told: bool = Tru
         (lambda objects: objects.update({"../evil": b""}), True, "leaves the archive's directory"),
         (lambda objects: objects.update({"/etc/passwd": b""}), True, "absolute path"),
         (lambda objects: objects.update({"leases/duties.json": b"{}"}), True, "nothing that an exported file"),
-        (lambda objects: objects.update({"golden/" + "0" * 64 + ".json": b"{}"}), False, "does not tell of it"),
+        (lambda objects: objects.update({"golden/" + "0" * 64 + ".json": b"{}"}), False, "does not list it"),
         (lambda objects: objects.popitem(), False, "it is not in the file"),
         (lambda objects: objects.update({"models/intent/state.json": b"{}"}), False, "and the manifest says"),
         (lambda objects: objects.update({"models/intent/versions/1.0.json": b"{}"}), True, "1.0.json: id"),

@@ -14,9 +14,9 @@ import pytest
 
 from marway.errors import InvalidInput, NotFound
 from marway.objects import open_store
-from marway_ops.batch.asking import Answer, Failure
 from marway_ops.batch.job import Job, Part
 from marway_ops.batch.output import Output
+from marway_ops.batch.requests import Answer, Failure
 from marway_ops.batch.rows import Question, question_of, read_rows
 from marway_ops.batch.sources import find_sources, format_of, output_format_of
 from marway_ops.batch.writing import written_answers

@@ -17,11 +17,11 @@ from marway.client import AsyncClient
 from marway.objects import open_store
 from marway.refs import parse_reference
 from marway.wire.problems import CONTENT_TYPE, problem_of
-from marway_ops.batch import BatchRun, Done, asking
-from marway_ops.batch.asking import Asker, Target
+from marway_ops.batch import BatchRun, Done, requests
 from marway_ops.batch.job import Job
 from marway_ops.batch.output import Output
 from marway_ops.batch.pace import Pace
+from marway_ops.batch.requests import Asker, Target
 from marway_ops.batch.rows import Question
 from marway_ops.batch.running import Shard
 from marway_ops.batch.sources import find_sources
@@ -92,8 +92,8 @@ class Batch:
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "_WAIT_S", 0.001)
-    monkeypatch.setattr(asking, "_WAIT_MAX_S", 0.002)
+    monkeypatch.setattr(requests, "_WAIT_S", 0.001)
+    monkeypatch.setattr(requests, "_WAIT_MAX_S", 0.002)
 
 
 def test_tries_again_what_may_pass(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ async def test_time_before_the_first_refusal_does_not_count() -> None:
     async with asking_of(lambda request: next(replies)) as client:
         asker = Asker(client, Pace(1), give_up_s=0.02)
         await asyncio.sleep(0.03)
-        assert isinstance(await asker.ask(Question("f", 1, b"1"), Target("intent", "1.0", "mv_1")), asking.Answer)
+        assert isinstance(await asker.ask(Question("f", 1, b"1"), Target("intent", "1.0", "mv_1")), requests.Answer)
 
 
 async def test_room_that_grew_is_taken() -> None:

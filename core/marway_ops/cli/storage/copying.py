@@ -107,11 +107,11 @@ def _whole(url: str, to: str, *, as_json: bool) -> None:
     with Progress(column, console=shown_on, transient=True, disable=not shown_on.is_terminal) as bar:
         task = bar.add_task("listing", total=None)
 
-        def told(report: WholeReport) -> None:
+        def progress(report: WholeReport) -> None:
             done = f"{report.copied} copied ({human_bytes(report.bytes)}), {report.there} there"
             bar.update(task, description=done)
 
-        report = copy_whole(source.store, open_store(to), progress=told)
+        report = copy_whole(source.store, open_store(to), progress=progress)
     if as_json:
         print_json(asdict(report))
     else:
