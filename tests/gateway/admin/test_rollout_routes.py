@@ -92,7 +92,10 @@ async def test_started_as_a_release_is(registry: Registry, served: tuple[Running
     traffic = registry.state("intent").traffic["PROD"]
     assert (traffic.rollout, traffic.steps, traffic.note) == (status["rollout"], (2, 20, 100), "smaller")
     assert registry.state("intent").labels == {"PROD": "1.0"}
-    assert {**status, "step_s": None} == {**(await gateway.admin.get(PATH)).json(), "step_s": None}
+    again = (await gateway.admin.get(PATH)).json()
+    assert {**status, "step_s": None, "evidence": None} == {**again, "step_s": None, "evidence": None}
+    # The guard of memory is there from the first look at pods on.
+    assert status["evidence"] == {guard: again["evidence"][guard] for guard in status["evidence"]}
 
 
 async def test_refused_as_a_release_is(registry: Registry, served: tuple[Running, AdminPod]) -> None:

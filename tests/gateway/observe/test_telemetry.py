@@ -137,6 +137,8 @@ async def test_metrics(registry: Registry, make_pod: MakePod) -> None:
     assert [_unwatched(line) for line in admin.splitlines()] == [_unwatched(line) for line in text.splitlines()]
     families = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     assert families == {
+        "marway_gateway_async_pending",
+        "marway_gateway_async_requests_total",
         "marway_gateway_openai_tokens_total",
         "marway_gateway_rollout_changes_total",
         "marway_gateway_rollout_evidence",
