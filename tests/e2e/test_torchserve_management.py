@@ -17,6 +17,7 @@ from marway.registry import open_registry
 from support.gateways import GatewayProcess
 from support.torchserve import archive, pod
 from support.torchserve_collection import COLLECTION, DIFFERENT, MODELS
+from support.up import wait_until
 
 # What is fast of it: tests/gateway/surfaces/test_torchserve_managing.py
 pytestmark = [pytest.mark.e2e, pytest.mark.extended, pytest.mark.timeout(300)]
@@ -102,7 +103,8 @@ def test_a_client_deploys_updates_and_deletes(managed: Managed) -> None:
     assert admin.put("/models/deployed/2.0/set-default").status_code == 200
     assert (predicted(), get("deployed")[0]["modelVersion"]) == ("2.0", "2.0")
     assert admin.delete("/models/deployed/1.0").status_code == 200
-    assert get("deployed/1.0")[0]["workers"] == []
+    # What pods have is what they last said, which may be from while the version was on its way out.
+    wait_until(lambda: get("deployed/1.0")[0]["workers"] == [], timeout_s=60, what="1.0 without workers")
     listed, token = [], 0
     while True:
         page = admin.get("/models", params={"limit": 2, "next_page_token": token}).json()
