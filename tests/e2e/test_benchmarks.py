@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from support.every import LONG
+
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 # Extended: tests/benchmarks have the parts of the benchmarks.
@@ -63,6 +65,7 @@ def test_benchmarks_print_their_figure(script: str, arguments: list[str], figure
     print(printed)
 
 
+@pytest.mark.skipif(not LONG, reason="measures for some minutes: make test-long")
 def test_the_report_has_every_part(tmp_path: Path) -> None:
     """`make bench` at its smallest measures each part, checks answers, and writes goals, tables and charts."""
     if shutil.which("wrk") is None:
