@@ -164,7 +164,13 @@ def ways(traced: TracedUp) -> tuple[Way, Way]:
         ask()
         warm = Way({function for function in traced.way_of(ask, times=20).functions if not function.background})
         cold = traced.way_of(ask, before=unload, times=4)
-    always = traced.way_of(lambda: time.sleep(IDLE_S), times=1)
+
+        def load() -> None:
+            unload()
+            ask()
+
+        # Behind a load, for what was just loaded is measured at intervals too.
+        always = traced.way_of(lambda: time.sleep(IDLE_S), before=load, times=1)
     at_intervals = {(function.file, function.name) for function in always.functions}
     loading = {function for function in cold.functions if (function.file, function.name) not in at_intervals}
     return warm, Way(loading).without(warm)
